@@ -1,0 +1,101 @@
+/* Where numbers are added and rules are applied: one table of functions, on batches.
+ *
+ * Two implementations: engine/backend_cpu.h (plain C, compiled for three vector widths) and
+ * cuda/backend_cuda.h. Every member is required. Both give the same bits.
+ *
+ * Threads: one stream belongs to the holder of one shard. alloc and free may be called from any
+ *   thread. Items of one call touch different targets; calls on one stream take effect in order.
+ * Memory: payloads are borrowed until the next sync of the stream; kvs_memory belongs to the
+ *   caller, who gives it back by free after a sync.
+ * Errors: KVS_NO_MEMORY changes nothing. KVS_DEVICE_LOST: what the targets hold is undefined and
+ *   every later call says the same.
+ */
+#ifndef KVS_ENGINE_BACKEND_H
+#define KVS_ENGINE_BACKEND_H
+
+#include "base/frame.h"
+#include "base/status.h"
+#include "engine/rules.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct kvs_backend kvs_backend;
+typedef struct kvs_stream kvs_stream; /* an order of work; opaque to the engine */
+
+/* Memory that the backend computes in. 64-byte aligned (256 on a device). */
+typedef struct kvs_memory {
+    void *data;  /* where the backend computes; on a device not for the host to touch */
+    void *host;  /* after download: the same bytes for the host. CPU: equal to data */
+    size_t bytes;
+} kvs_memory;
+
+/* Where numbers come from: backend memory if that is set, else bytes on the host. */
+typedef struct kvs_source {
+    const kvs_memory *memory;
+    kvs_payload payload;
+} kvs_source;
+
+/* target := the bytes of source, as they are. source.payload.bytes (or `bytes`) <= target->bytes */
+typedef struct kvs_copy_item {
+    kvs_memory *target;
+    kvs_source source;
+    size_t bytes;
+} kvs_copy_item;
+
+/* first: target := source, else target := target + source, element by element, in the
+ * accumulator's dtype (the key's own dtype; f16 and bf16 add in f32, rounded once). A copied
+ * first term keeps -0.0 and NaN payloads. Integers wrap. */
+typedef struct kvs_accumulate_item {
+    kvs_memory *target;
+    kvs_source source;
+    uint64_t elements;
+    kvs_dtype dtype; /* of target and source */
+    kvs_codec codec; /* of source */
+    bool first;
+} kvs_accumulate_item;
+
+/* target := rule(weight, g), states updated in place, where g = accumulator + last, or whichever
+ * of the two is there (accumulator may be NULL; last.payload.bytes == 0 and last.memory == NULL
+ * means none). weight and target may be the same memory. */
+typedef struct kvs_apply_item {
+    kvs_rule_scalars scalars;
+    const kvs_memory *weight;
+    kvs_memory *target;
+    kvs_memory *state[KVS_RULE_STATES_MAX]; /* as many as the rule has; zero at the first update */
+    const kvs_memory *accumulator;
+    kvs_source last;
+    uint64_t elements;
+    kvs_dtype dtype; /* of the weight and the gradient: floating */
+} kvs_apply_item;
+
+typedef struct kvs_backend_table {
+    kvs_status (*open_stream)(kvs_backend *backend, kvs_stream **out) KVS_MUST_CHECK;
+    void (*close_stream)(kvs_backend *backend, kvs_stream *stream);
+    kvs_status (*alloc)(kvs_backend *backend, size_t bytes, kvs_memory *out) KVS_MUST_CHECK;
+    void (*free)(kvs_backend *backend, kvs_memory *memory); /* wipes it first; accepts data NULL */
+    kvs_status (*zero)(kvs_stream *stream, kvs_memory *const *targets, size_t count) KVS_MUST_CHECK;
+    kvs_status (*copy)(kvs_stream *stream, const kvs_copy_item *items, size_t count) KVS_MUST_CHECK;
+    kvs_status (*accumulate)(kvs_stream *stream, const kvs_accumulate_item *items,
+                             size_t count) KVS_MUST_CHECK;
+    kvs_status (*apply)(kvs_stream *stream, const kvs_apply_item *items,
+                        size_t count) KVS_MUST_CHECK;
+    /* Makes memory->host hold the bytes of memory->data, once sync has returned. */
+    kvs_status (*download)(kvs_stream *stream, kvs_memory *const *memories,
+                           size_t count) KVS_MUST_CHECK;
+    /* Waits for all work of the stream: the one wait of a tick. */
+    kvs_status (*sync)(kvs_stream *stream) KVS_MUST_CHECK;
+    void (*close)(kvs_backend *backend); /* after every stream is closed and memory is free */
+} kvs_backend_table;
+
+/* The first member of every backend's own struct. */
+struct kvs_backend {
+    const kvs_backend_table *table;
+    const char *name; /* "cpu avx2", "cuda H100": for logs and GET /version */
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

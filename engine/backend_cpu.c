@@ -1,0 +1,394 @@
+#include "engine/backend_cpu.h"
+
+#include "base/check.h"
+#include "engine/kernels_cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* One cache line, and one vector of AVX-512. */
+#define ALIGNMENT ((size_t)64)
+#define HUGE_PAGE ((size_t)2 << 20)
+/* From here on memory comes from mmap, aligned to a huge page. Under AddressSanitizer never: it
+ * could not see an overrun there. */
+#if defined(__SANITIZE_ADDRESS__)
+#define MAPPED_BYTES_MIN SIZE_MAX
+#else
+#define MAPPED_BYTES_MIN HUGE_PAGE
+#endif
+
+typedef struct cpu_backend {
+    kvs_backend base;
+    const kvs_cpu_kernels *kernels;
+    char name[32];
+} cpu_backend;
+
+struct kvs_stream {
+    const kvs_cpu_kernels *kernels;
+};
+
+/* ------------------------------------------------------------------ streams */
+
+static kvs_status open_stream(kvs_backend *backend, kvs_stream **out)
+{
+    kvs_stream *stream = malloc(sizeof *stream);
+    if (stream == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    stream->kernels = ((cpu_backend *)backend)->kernels;
+    *out = stream;
+    return KVS_OK;
+}
+
+static void close_stream(kvs_backend *backend, kvs_stream *stream)
+{
+    (void)backend;
+    free(stream);
+}
+
+static kvs_status sync_stream(kvs_stream *stream)
+{
+    (void)stream;
+    return KVS_OK;
+}
+
+/* ------------------------------------------------------------------ memory */
+
+/* Anonymous pages, aligned for huge ones and touched, so that no push pays for a page fault. */
+static void *map_memory(size_t bytes)
+{
+    size_t length = (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    if (length < bytes || length + HUGE_PAGE < length) {
+        return NULL;
+    }
+    uint8_t *start =
+        mmap(NULL, length + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) {
+        return NULL;
+    }
+    size_t before = (HUGE_PAGE - ((uintptr_t)start & (HUGE_PAGE - 1))) & (HUGE_PAGE - 1);
+    if (before > 0) {
+        (void)munmap(start, before);
+    }
+    if (before < HUGE_PAGE) {
+        (void)munmap(start + before + length, HUGE_PAGE - before);
+    }
+    uint8_t *data = start + before;
+    (void)madvise(data, length, MADV_HUGEPAGE); /* a wish: without it the pages are small */
+    memset(data, 0, length);
+    return data;
+}
+
+static kvs_status alloc_memory(kvs_backend *backend, size_t bytes, kvs_memory *out)
+{
+    (void)backend;
+    void *data = NULL;
+    if (bytes >= MAPPED_BYTES_MIN) {
+        data = map_memory(bytes);
+    } else if (bytes <= SIZE_MAX - ALIGNMENT) {
+        size_t room = bytes == 0 ? ALIGNMENT : (bytes + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
+        data = aligned_alloc(ALIGNMENT, room);
+    }
+    if (data == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    *out = (kvs_memory){.data = data, .host = data, .bytes = bytes};
+    return KVS_OK;
+}
+
+static void free_memory(kvs_backend *backend, kvs_memory *memory)
+{
+    (void)backend;
+    if (memory->data == NULL) {
+        return;
+    }
+    if (memory->bytes >= MAPPED_BYTES_MIN) {
+        /* The kernel wipes pages before anyone sees them again. */
+        size_t length = (memory->bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+        (void)munmap(memory->data, length);
+    } else {
+        explicit_bzero(memory->data, memory->bytes);
+        free(memory->data);
+    }
+    *memory = (kvs_memory){0};
+}
+
+static kvs_status zero_memory(kvs_stream *stream, kvs_memory *const *targets, size_t count)
+{
+    (void)stream;
+    for (size_t i = 0; i < count; i++) {
+        memset(targets[i]->data, 0, targets[i]->bytes);
+    }
+    return KVS_OK;
+}
+
+static kvs_status download_memory(kvs_stream *stream, kvs_memory *const *memories, size_t count)
+{
+    (void)stream;
+    (void)memories; /* host and data are the same bytes */
+    (void)count;
+    return KVS_OK;
+}
+
+/* ------------------------------------------------------------------ copies and sums */
+
+/* target := the first `bytes` of source, as they are. */
+static void copy_source(void *target, const kvs_source *source, size_t bytes)
+{
+    if (source->memory != NULL) {
+        KVS_CHECK(bytes <= source->memory->bytes);
+        memmove(target, source->memory->data, bytes);
+    } else {
+        KVS_CHECK(bytes == source->payload.bytes);
+        kvs_payload_gather(&source->payload, target);
+    }
+}
+
+static kvs_status copy_batch(kvs_stream *stream, const kvs_copy_item *items, size_t count)
+{
+    (void)stream;
+    for (size_t i = 0; i < count; i++) {
+        const kvs_copy_item *item = &items[i];
+        size_t bytes = item->source.memory != NULL ? item->bytes : item->source.payload.bytes;
+        KVS_CHECK(bytes <= item->target->bytes);
+        copy_source(item->target->data, &item->source, bytes);
+    }
+    return KVS_OK;
+}
+
+typedef struct sum {
+    kvs_cpu_add_function *add;
+    uint8_t *target;
+    size_t element_bytes;
+} sum;
+
+static void add_run(void *context, size_t first_element, const uint8_t *data, size_t elements)
+{
+    const sum *to = context;
+    to->add(to->target + first_element * to->element_bytes, data, elements);
+}
+
+static void accumulate_item(const kvs_cpu_kernels *kernels, const kvs_accumulate_item *item)
+{
+    size_t element_bytes = kvs_dtype_bytes(item->dtype);
+    size_t bytes = (size_t)item->elements * element_bytes;
+    KVS_CHECK(bytes <= item->target->bytes);
+    if (item->first) {
+        copy_source(item->target->data, &item->source, bytes);
+    } else if (item->source.memory != NULL) {
+        KVS_CHECK(bytes <= item->source.memory->bytes);
+        kernels->add[item->dtype](item->target->data, item->source.memory->data,
+                                  (size_t)item->elements);
+    } else {
+        KVS_CHECK(bytes == item->source.payload.bytes);
+        sum to = {kernels->add[item->dtype], item->target->data, element_bytes};
+        kvs_payload_runs(&item->source.payload, element_bytes, add_run, &to);
+    }
+}
+
+static kvs_status accumulate_batch(kvs_stream *stream, const kvs_accumulate_item *items,
+                                   size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        KVS_CHECK((unsigned)items[i].dtype < KVS_DTYPE_COUNT);
+        if (items[i].codec != KVS_CODEC_NONE || stream->kernels->add[items[i].dtype] == NULL) {
+            return KVS_UNIMPLEMENTED;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        accumulate_item(stream->kernels, &items[i]);
+    }
+    return KVS_OK;
+}
+
+/* ------------------------------------------------------------------ rules */
+
+typedef struct update {
+    kvs_cpu_apply_function *apply;
+    kvs_cpu_run whole; /* of the item; last is filled in run by run */
+    size_t element_bytes;
+} update;
+
+static const void *advance(const void *at, size_t bytes)
+{
+    return at == NULL ? NULL : (const uint8_t *)at + bytes;
+}
+
+static void apply_run(void *context, size_t first_element, const uint8_t *data, size_t elements)
+{
+    const update *to = context;
+    size_t skip = first_element * to->element_bytes;
+    kvs_cpu_run run = to->whole;
+    run.weight = advance(run.weight, skip);
+    run.target = (uint8_t *)run.target + skip;
+    for (size_t i = 0; i < KVS_RULE_STATES_MAX; i++) {
+        run.state[i] = run.state[i] == NULL ? NULL : (uint8_t *)run.state[i] + skip;
+    }
+    run.accumulator = advance(run.accumulator, skip);
+    run.last = data;
+    run.elements = elements;
+    to->apply(&run);
+}
+
+static void check_room(const kvs_memory *memory, size_t bytes)
+{
+    KVS_CHECK(memory != NULL);
+    KVS_CHECK(bytes <= memory->bytes);
+}
+
+/* The item as one run, without the last term. */
+static kvs_cpu_run whole_run(const kvs_apply_item *item, size_t bytes)
+{
+    kvs_cpu_run run = {
+        .scalars = &item->scalars,
+        .weight = item->weight->data,
+        .target = item->target->data,
+        .elements = (size_t)item->elements,
+    };
+    check_room(item->weight, bytes);
+    check_room(item->target, bytes);
+    for (unsigned i = 0; i < kvs_rule_states(item->scalars.rule); i++) {
+        check_room(item->state[i], bytes);
+        run.state[i] = item->state[i]->data;
+    }
+    if (item->accumulator != NULL) {
+        check_room(item->accumulator, bytes);
+        run.accumulator = item->accumulator->data;
+    }
+    return run;
+}
+
+static void apply_item(const kvs_cpu_kernels *kernels, const kvs_apply_item *item)
+{
+    size_t element_bytes = kvs_dtype_bytes(item->dtype);
+    size_t bytes = (size_t)item->elements * element_bytes;
+    int rule = item->scalars.rule;
+    update to = {
+        .apply = item->dtype == KVS_F32 ? kernels->apply_f32[rule] : kernels->apply_f64[rule],
+        .whole = whole_run(item, bytes),
+        .element_bytes = element_bytes,
+    };
+    if (item->last.memory != NULL) {
+        check_room(item->last.memory, bytes);
+        to.whole.last = item->last.memory->data;
+        to.apply(&to.whole);
+    } else if (item->last.payload.bytes > 0) {
+        KVS_CHECK(bytes == item->last.payload.bytes);
+        kvs_payload_runs(&item->last.payload, element_bytes, apply_run, &to);
+    } else if (item->elements > 0) {
+        KVS_CHECK(item->accumulator != NULL);
+        to.apply(&to.whole);
+    }
+}
+
+static kvs_status apply_batch(kvs_stream *stream, const kvs_apply_item *items, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        KVS_CHECK((unsigned)items[i].scalars.rule < KVS_RULE_COUNT);
+        if (items[i].dtype != KVS_F32 && items[i].dtype != KVS_F64) {
+            return KVS_UNIMPLEMENTED;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        apply_item(stream->kernels, &items[i]);
+    }
+    return KVS_OK;
+}
+
+/* ------------------------------------------------------------------ open and close */
+
+static bool runs_always(void)
+{
+    return true;
+}
+
+#if defined(__x86_64__)
+static bool runs_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") != 0;
+}
+
+static bool runs_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+           __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+}
+#endif
+
+/* From narrow to wide. */
+static const struct {
+    const kvs_cpu_kernels *kernels;
+    bool (*runs)(void);
+} widths[] = {
+    {&kvs_cpu_kernels_baseline, runs_always},
+#if defined(__x86_64__)
+    {&kvs_cpu_kernels_avx2, runs_avx2},
+    {&kvs_cpu_kernels_avx512, runs_avx512},
+#endif
+};
+
+/* NULL, with the problem filled, for a width that is not to be had. */
+static const kvs_cpu_kernels *choose(const char *width, kvs_problem *problem)
+{
+    if (width == NULL || width[0] == '\0') {
+        width = getenv("KVSTORED_CPU");
+    }
+    bool any = width == NULL || width[0] == '\0';
+    const kvs_cpu_kernels *chosen = NULL;
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+        bool named = !any && strcmp(widths[i].kernels->name, width) == 0;
+        if (named && !widths[i].runs()) {
+            (void)kvs_problem_set(problem, KVS_INVALID_FIELD, "this machine does not run %s",
+                                  width);
+            return NULL;
+        }
+        if (named || (any && widths[i].runs())) {
+            chosen = widths[i].kernels;
+        }
+    }
+    if (chosen == NULL) {
+        (void)kvs_problem_set(problem, KVS_INVALID_FIELD,
+                              "the CPU width must be baseline, avx2 or avx512, not \"%.32s\"",
+                              width);
+    }
+    return chosen;
+}
+
+static void close_backend(kvs_backend *backend)
+{
+    free(backend);
+}
+
+static const kvs_backend_table table = {
+    .open_stream = open_stream,
+    .close_stream = close_stream,
+    .alloc = alloc_memory,
+    .free = free_memory,
+    .zero = zero_memory,
+    .copy = copy_batch,
+    .accumulate = accumulate_batch,
+    .apply = apply_batch,
+    .download = download_memory,
+    .sync = sync_stream,
+    .close = close_backend,
+};
+
+kvs_status kvs_backend_cpu_open(const char *width, kvs_backend **out, kvs_problem *problem)
+{
+    const kvs_cpu_kernels *kernels = choose(width, problem);
+    if (kernels == NULL) {
+        return KVS_INVALID_FIELD;
+    }
+    cpu_backend *backend = calloc(1, sizeof *backend);
+    if (backend == NULL) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the CPU backend");
+    }
+    backend->kernels = kernels;
+    (void)strcpy(backend->name, "cpu ");
+    (void)strncat(backend->name, kernels->name, sizeof backend->name - sizeof "cpu ");
+    backend->base.table = &table;
+    backend->base.name = backend->name;
+    *out = &backend->base;
+    return KVS_OK;
+}

@@ -1,0 +1,27 @@
+/* The CPU backend: plain C, at the widest vectors that the machine has.
+ *
+ * Every call has taken effect when it returns; sync waits for nothing. dtypes: f32 and f64 with
+ * rules, u8, i8, i32 and i64 with sums alone; f16 and bf16 give KVS_UNIMPLEMENTED, as do codecs.
+ * A batch that is refused has changed nothing.
+ *
+ * Threads and memory: as in engine/backend.h. Pieces of 2 MiB and more lie on huge pages.
+ */
+#ifndef KVS_ENGINE_BACKEND_CPU_H
+#define KVS_ENGINE_BACKEND_CPU_H
+
+#include "engine/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* `width` is "baseline", "avx2" or "avx512"; NULL or "": what the environment's KVSTORED_CPU says,
+ * else the widest that this machine runs. KVS_INVALID_FIELD for a width that is unknown or not to
+ * be had here; KVS_NO_MEMORY. */
+kvs_status kvs_backend_cpu_open(const char *width, kvs_backend **out,
+                                kvs_problem *problem) KVS_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,146 @@
+#include "engine/batch.h"
+
+#include "engine/key.h"
+
+#include <string.h>
+
+kvs_status kvs_batch_init(kvs_batch *batch, kvs_backend *backend)
+{
+    batch->backend = backend;
+    batch->number = 1;
+    return backend->table->open_stream(backend, &batch->stream);
+}
+
+void kvs_batch_deinit(kvs_batch *batch)
+{
+    if (batch->stream != NULL) {
+        batch->backend->table->close_stream(batch->backend, batch->stream);
+    }
+}
+
+static void note(kvs_batch *batch, kvs_status status)
+{
+    if (batch->failed == KVS_OK) {
+        batch->failed = status;
+    }
+}
+
+static void launch(kvs_batch *batch)
+{
+    const kvs_backend_table *table = batch->backend->table;
+    kvs_stream *stream = batch->stream;
+    if (batch->zeros > 0 && batch->failed == KVS_OK) {
+        note(batch, table->zero(stream, batch->zero, batch->zeros));
+    }
+    if (batch->copies > 0 && batch->failed == KVS_OK) {
+        note(batch, table->copy(stream, batch->copy, batch->copies));
+    }
+    if (batch->accumulates > 0 && batch->failed == KVS_OK) {
+        note(batch, table->accumulate(stream, batch->accumulate, batch->accumulates));
+    }
+    if (batch->applies > 0 && batch->failed == KVS_OK) {
+        note(batch, table->apply(stream, batch->apply, batch->applies));
+    }
+    if (batch->downloads > 0 && batch->failed == KVS_OK) {
+        note(batch, table->download(stream, batch->download, batch->downloads));
+    }
+    for (uint32_t i = 0; i < batch->releases; i++) {
+        kvs_buffer_unref(batch->release[i]);
+    }
+    batch->zeros = batch->copies = batch->accumulates = batch->applies = 0;
+    batch->downloads = batch->releases = 0;
+    batch->number++;
+}
+
+void kvs_batch_touch(kvs_batch *batch, kvs_part *part)
+{
+    if (part->batch == batch->number) {
+        launch(batch);
+    }
+    part->batch = batch->number;
+}
+
+/* The next free place of one of the arrays, all of which have the same room; `part` (may be NULL)
+ * is touched by what is put there. */
+static uint32_t place(kvs_batch *batch, kvs_part *part, uint32_t *count)
+{
+    if (*count == KVS_BATCH_ITEMS) {
+        launch(batch);
+    }
+    if (part != NULL) {
+        part->batch = batch->number;
+    }
+    return (*count)++;
+}
+
+void kvs_batch_zero(kvs_batch *batch, kvs_buffer *target)
+{
+    batch->zero[place(batch, NULL, &batch->zeros)] = &target->memory;
+}
+
+void kvs_batch_copy(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                    const kvs_payload *payload)
+{
+    kvs_copy_item *item = &batch->copy[place(batch, part, &batch->copies)];
+    target->downloaded = false;
+    *item = (kvs_copy_item){
+        .target = &target->memory, .source.payload = *payload, .bytes = payload->bytes};
+}
+
+void kvs_batch_accumulate(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                          const kvs_source *source, bool first)
+{
+    kvs_accumulate_item *item = &batch->accumulate[place(batch, part, &batch->accumulates)];
+    target->downloaded = false;
+    *item = (kvs_accumulate_item){.target = &target->memory,
+                                  .source = *source,
+                                  .elements = part->elements,
+                                  .dtype = part->key->dtype,
+                                  .codec = KVS_CODEC_NONE,
+                                  .first = first};
+}
+
+void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                     const kvs_buffer *accumulator, const kvs_source *last)
+{
+    kvs_apply_item *item = &batch->apply[place(batch, part, &batch->applies)];
+    memset(item, 0, sizeof *item);
+    kvs_optimizer_scalars(part->binding->optimizer, part->binding->multipliers, part->updates,
+                          &item->scalars);
+    item->weight = &part->value->memory;
+    item->target = &target->memory;
+    for (int i = 0; i < KVS_RULE_STATES_MAX; i++) {
+        item->state[i] = part->states[i] == NULL ? NULL : &part->states[i]->memory;
+    }
+    item->accumulator = accumulator == NULL ? NULL : &accumulator->memory;
+    if (last != NULL) {
+        item->last = *last;
+    }
+    item->elements = part->elements;
+    item->dtype = part->key->dtype;
+    target->downloaded = false;
+}
+
+void kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer)
+{
+    if (!buffer->downloaded) {
+        batch->download[place(batch, NULL, &batch->downloads)] = &buffer->memory;
+        buffer->downloaded = true;
+    }
+}
+
+void kvs_batch_release(kvs_batch *batch, kvs_buffer *buffer)
+{
+    if (buffer != NULL) {
+        batch->release[place(batch, NULL, &batch->releases)] = buffer;
+    }
+}
+
+kvs_status kvs_batch_sync(kvs_batch *batch)
+{
+    launch(batch);
+    if (batch->failed == KVS_OK) {
+        note(batch, batch->backend->table->sync(batch->stream));
+    }
+    return batch->failed;
+}

@@ -1,0 +1,56 @@
+/* What one turn of a shard has to compute: items gathered for the backend, launched together.
+ *
+ * Items of one launch touch different parts: a part that is touched again launches first what is
+ * there. Order within a launch: zero, copy, accumulate, apply. One sync a turn.
+ *
+ * Threads: the shard's holder.
+ * Memory: borrows what the items name until sync; buffers given to release are let go of once the
+ *   launch that reads them is under way (work of one stream keeps its order).
+ * Errors: the first failure of the device stays; everything after it does nothing.
+ */
+#ifndef KVS_ENGINE_BATCH_H
+#define KVS_ENGINE_BATCH_H
+
+#include "engine/op.h"
+
+#define KVS_BATCH_ITEMS 256u
+
+typedef struct kvs_batch {
+    kvs_backend *backend;
+    kvs_stream *stream;
+    kvs_status failed; /* KVS_OK, or the device's word for ever */
+    uint64_t number;   /* part->batch == number: touched by what is not launched yet */
+    uint32_t zeros, copies, accumulates, applies, downloads, releases;
+    kvs_memory *zero[KVS_BATCH_ITEMS];
+    kvs_copy_item copy[KVS_BATCH_ITEMS];
+    kvs_accumulate_item accumulate[KVS_BATCH_ITEMS];
+    kvs_apply_item apply[KVS_BATCH_ITEMS];
+    kvs_memory *download[KVS_BATCH_ITEMS];
+    kvs_buffer *release[KVS_BATCH_ITEMS];
+} kvs_batch;
+
+kvs_status kvs_batch_init(kvs_batch *batch, kvs_backend *backend) KVS_MUST_CHECK;
+void kvs_batch_deinit(kvs_batch *batch);
+
+/* Before items for a part: launches if the part is in what is not launched. */
+void kvs_batch_touch(kvs_batch *batch, kvs_part *part);
+
+void kvs_batch_zero(kvs_batch *batch, kvs_buffer *target);
+/* `part` is NULL when the target is no value of a part yet. */
+void kvs_batch_copy(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                    const kvs_payload *payload);
+void kvs_batch_accumulate(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                          const kvs_source *source, bool first);
+/* The part's rule, on value -> target (may be the same), from `accumulator` (may be NULL) and
+ * `last` (may be NULL). part->updates is already that of this update. */
+void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                     const kvs_buffer *accumulator, const kvs_source *last);
+/* buffer->memory.host holds the bytes after the sync. */
+void kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer);
+/* Gives one reference back once nothing that was gathered reads it. Accepts NULL. */
+void kvs_batch_release(kvs_batch *batch, kvs_buffer *buffer);
+
+/* Launches what is gathered and waits: the one wait of a turn. */
+kvs_status kvs_batch_sync(kvs_batch *batch) KVS_MUST_CHECK;
+
+#endif

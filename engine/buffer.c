@@ -1,0 +1,151 @@
+#include "engine/buffer.h"
+
+#include "base/check.h"
+
+#include <stdlib.h>
+
+/* Sizes in steps of a quarter: 64, 80, 96, 112, 128, 160 ... so at most a fifth is lost. */
+static uint32_t class_of(size_t bytes)
+{
+    size_t units = (bytes + 15) / 16;
+    if (units < 4) {
+        units = 4;
+    }
+    unsigned top = 63u - (unsigned)__builtin_clzll((unsigned long long)units);
+    size_t step = (size_t)1 << (top - 2);
+    size_t quarters = (units + step - 1) / step; /* 4 to 8 */
+    return (uint32_t)((top - 2) * 4 + quarters - 4);
+}
+
+static size_t class_bytes(uint32_t size_class)
+{
+    return (size_t)(size_class % 4 + 4) << (size_class / 4 + 4);
+}
+
+kvs_pool *kvs_pool_open(kvs_backend *backend, kvs_budget *budget)
+{
+    kvs_pool *pool = calloc(1, sizeof *pool);
+    if (pool != NULL) {
+        pool->backend = backend;
+        pool->budget = budget;
+        atomic_init(&pool->users, 1);
+    }
+    return pool;
+}
+
+static void free_list(kvs_pool *pool, kvs_buffer *buffer)
+{
+    while (buffer != NULL) {
+        kvs_buffer *next = buffer->next;
+        size_t bytes = class_bytes(buffer->size_class);
+        pool->backend->table->free(pool->backend, &buffer->memory);
+        atomic_fetch_sub_explicit(&pool->budget->bytes, bytes, memory_order_relaxed);
+        free(buffer);
+        buffer = next;
+    }
+}
+
+static void leave(kvs_pool *pool)
+{
+    /* Acquire and release: whoever frees sees what all the others did. */
+    if (atomic_fetch_sub_explicit(&pool->users, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    free_list(pool, atomic_load_explicit(&pool->returned, memory_order_relaxed));
+    for (size_t i = 0; i < KVS_SIZE_CLASSES; i++) {
+        free_list(pool, pool->free[i]);
+    }
+    free(pool);
+}
+
+void kvs_pool_close(kvs_pool *pool)
+{
+    if (pool != NULL) {
+        leave(pool);
+    }
+}
+
+static kvs_status make(kvs_pool *pool, uint32_t size_class, kvs_buffer **out)
+{
+    size_t bytes = class_bytes(size_class);
+    uint64_t used = atomic_fetch_add_explicit(&pool->budget->bytes, bytes, memory_order_relaxed);
+    kvs_status status = KVS_OVER_BUDGET;
+    if (pool->budget->bytes_max == 0 || used + bytes <= pool->budget->bytes_max) {
+        kvs_buffer *buffer = calloc(1, sizeof *buffer);
+        status = buffer == NULL ? KVS_NO_MEMORY
+                                : pool->backend->table->alloc(pool->backend, bytes, &buffer->memory);
+        if (status == KVS_OK) {
+            buffer->pool = pool;
+            buffer->size_class = size_class;
+            atomic_init(&buffer->references, 1);
+            atomic_fetch_add_explicit(&pool->users, 1, memory_order_relaxed);
+            atomic_fetch_add_explicit(&pool->bytes, bytes, memory_order_relaxed);
+            *out = buffer;
+            return KVS_OK;
+        }
+        free(buffer);
+    }
+    atomic_fetch_sub_explicit(&pool->budget->bytes, bytes, memory_order_relaxed);
+    return status;
+}
+
+kvs_status kvs_pool_make(kvs_pool *pool, size_t bytes, kvs_buffer **out)
+{
+    return make(pool, class_of(bytes), out);
+}
+
+kvs_status kvs_pool_take(kvs_pool *pool, size_t bytes, kvs_buffer **out)
+{
+    uint32_t size_class = class_of(bytes);
+    KVS_CHECK(size_class < KVS_SIZE_CLASSES);
+    if (pool->free[size_class] == NULL) {
+        /* Acquire: the last readers of the buffers are done with them. */
+        kvs_buffer *back = atomic_exchange_explicit(&pool->returned, NULL, memory_order_acquire);
+        while (back != NULL) {
+            kvs_buffer *next = back->next;
+            back->next = pool->free[back->size_class];
+            pool->free[back->size_class] = back;
+            back = next;
+        }
+    }
+    kvs_buffer *buffer = pool->free[size_class];
+    if (buffer == NULL) {
+        return make(pool, size_class, out);
+    }
+    pool->free[size_class] = buffer->next;
+    buffer->downloaded = false;
+    atomic_store_explicit(&buffer->references, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&pool->users, 1, memory_order_relaxed);
+    *out = buffer;
+    return KVS_OK;
+}
+
+kvs_buffer *kvs_buffer_take(kvs_buffer *buffer)
+{
+    atomic_fetch_add_explicit(&buffer->references, 1, memory_order_relaxed);
+    return buffer;
+}
+
+void kvs_buffer_unref(kvs_buffer *buffer)
+{
+    if (buffer == NULL) {
+        return;
+    }
+    /* Release: this reader is done; acquire: the one who gives it back sees all of that. */
+    if (atomic_fetch_sub_explicit(&buffer->references, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    kvs_pool *pool = buffer->pool;
+    kvs_buffer *head = atomic_load_explicit(&pool->returned, memory_order_relaxed);
+    do {
+        buffer->next = head;
+    } while (!atomic_compare_exchange_weak_explicit(&pool->returned, &head, buffer,
+                                                    memory_order_release, memory_order_relaxed));
+    leave(pool);
+}
+
+bool kvs_buffer_own(const kvs_buffer *buffer)
+{
+    /* Acquire: the last other reader is done before we write. */
+    return atomic_load_explicit(&buffer->references, memory_order_acquire) == 1;
+}

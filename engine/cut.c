@@ -1,0 +1,546 @@
+/* Cuts: one version of every part of a key, fixed at one moment, at which something is done.
+ *
+ * A marker goes to every shard. Each reports the versions of its parts and lets pushes wait until
+ * the decision, which is the marker's way round and no more; rounds, contributions that have
+ * arrived, pulls and sends go on. The highest version reported is the cut's: parts that are there
+ * are captured (or assigned, or given the new rule) at once, the others when they get there.
+ * Cuts of one store decide one after the other, so that two of them meet every part in one order.
+ */
+#include "base/check.h"
+#include "engine/round.h"
+#include "engine/store.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef enum kvs_cut_kind { CUT_READ, CUT_ASSIGN, CUT_RULE } kvs_cut_kind;
+
+struct kvs_cut {
+    struct kvs_cut *next;       /* in the queue of those that have not decided */
+    struct kvs_cut *list_next;  /* in the store's list */
+    kvs_cut_kind kind;
+    kvs_store *store;           /* a reference */
+    _Atomic(kvs_waiter *) waiter; /* NULL once told */
+    uint64_t deadline_ns;
+    kvs_visit *report, *decide; /* made beforehand: deciding cannot fail */
+
+    kvs_key *key;               /* of one key; NULL: of the first key_count of the store */
+    uint64_t key_count;
+    _Atomic uint64_t *versions; /* of each key: the highest reported */
+    kvs_action *actions;        /* one a part */
+    _Atomic uint64_t remaining; /* actions not done, and the decision */
+    _Atomic int status;
+
+    kvs_buffer **buffers;       /* read: captured; assign: to become the values */
+    kvs_snapshot *snapshot;     /* read: the caller's */
+    uint8_t *bytes;             /* assign: the whole value */
+    kvs_span span;
+    bool has_match;
+    kvs_version match;
+    kvs_version *assigned;      /* assign: the caller's; may be NULL */
+    kvs_optimizer *optimizer;   /* rule: a reference; NULL: none */
+    kvs_binding **bindings;     /* rule: of each key */
+};
+
+void kvs_snapshot_deinit(kvs_snapshot *snapshot)
+{
+    for (size_t i = 0; i < snapshot->parts; i++) {
+        kvs_buffer_unref(snapshot->buffers[i]);
+    }
+    free(snapshot->buffers);
+    free((void *)snapshot->data);
+    memset(snapshot, 0, sizeof *snapshot);
+}
+
+static kvs_key *key_at(const kvs_cut *cut, uint64_t index)
+{
+    return cut->key != NULL ? cut->key : kvs_key_table_at(&cut->store->keys, index);
+}
+
+static void free_cut(kvs_cut *cut)
+{
+    uint64_t parts = cut->key == NULL ? 0 : cut->key->part_count;
+    for (uint64_t i = 0; cut->buffers != NULL && i < parts; i++) {
+        kvs_buffer_unref(cut->buffers[i]);
+    }
+    for (uint64_t i = 0; cut->bindings != NULL && i < cut->key_count; i++) {
+        kvs_binding_unref(cut->bindings[i]);
+    }
+    kvs_optimizer_unref(cut->optimizer);
+    free(cut->buffers);
+    free(cut->bindings);
+    free((void *)cut->versions);
+    free(cut->actions);
+    free(cut->bytes);
+    free(cut->report);
+    free(cut->decide);
+    free(cut);
+}
+
+/* ------------------------------------------------------------------ the end */
+
+static void unlist(kvs_cut *cut)
+{
+    kvs_store *store = cut->store;
+    pthread_mutex_lock(&store->mutex);
+    kvs_cut **at = &store->cuts;
+    while (*at != cut) {
+        at = &(*at)->list_next;
+    }
+    *at = cut->list_next;
+    pthread_mutex_unlock(&store->mutex);
+}
+
+/* Hands the captured bytes to the caller: nothing here can fail any more. */
+static void fill_snapshot(kvs_cut *cut)
+{
+    kvs_snapshot *out = cut->snapshot;
+    kvs_key_fill_info(cut->store, cut->key, &out->info);
+    out->info.version.count = atomic_load_explicit(&cut->versions[0], memory_order_relaxed);
+    out->parts = cut->key->part_count;
+    for (size_t i = 0; i < out->parts; i++) {
+        out->buffers[i] = cut->buffers[i];
+        out->data[i] = cut->buffers[i]->memory.host;
+    }
+    free(cut->buffers);
+    cut->buffers = NULL;
+}
+
+static void tell(kvs_cut *cut, kvs_status status, const char *detail, uint64_t now_ns)
+{
+    kvs_waiter *waiter = atomic_exchange_explicit(&cut->waiter, NULL, memory_order_acq_rel);
+    if (waiter == NULL) {
+        return;
+    }
+    if (cut->kind == CUT_READ && status == KVS_OK) {
+        fill_snapshot(cut);
+    } else if (cut->kind == CUT_READ) {
+        free(cut->snapshot->buffers);
+        free((void *)cut->snapshot->data);
+        memset(cut->snapshot, 0, sizeof *cut->snapshot);
+    }
+    if (cut->kind == CUT_ASSIGN && status == KVS_OK && cut->assigned != NULL) {
+        cut->assigned->epoch = cut->store->engine->epoch;
+        cut->assigned->count =
+            atomic_load_explicit(&cut->versions[0], memory_order_relaxed) + 1;
+    }
+    kvs_waiter_finish(waiter, now_ns, status, "%s", detail);
+}
+
+static void finish_one(kvs_cut *cut, uint64_t now_ns)
+{
+    if (atomic_fetch_sub_explicit(&cut->remaining, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    kvs_store *store = cut->store;
+    kvs_status status = (kvs_status)atomic_load_explicit(&cut->status, memory_order_relaxed);
+    tell(cut, status, status == KVS_ETAG_MISMATCH ? "the value has another version by now" : "",
+         now_ns);
+    unlist(cut);
+    free_cut(cut);
+    kvs_store_unref(store);
+}
+
+void kvs_cut_acted(struct kvs_cut *cut, bool dropped, uint64_t now_ns)
+{
+    if (dropped) {
+        atomic_store_explicit(&cut->status, KVS_STORE_DELETED, memory_order_relaxed);
+    }
+    finish_one(cut, now_ns);
+}
+
+/* ------------------------------------------------------------------ at the version */
+
+static void give_rule(kvs_shard *shard, kvs_part *part, kvs_binding *binding)
+{
+    bool keeps = part->binding != NULL && binding != NULL &&
+                 kvs_optimizer_keeps_states(part->binding->optimizer, binding->optimizer);
+    kvs_batch_touch(&shard->batch, part);
+    for (int i = 0; !keeps && i < KVS_RULE_STATES_MAX; i++) {
+        kvs_batch_release(&shard->batch, part->states[i]);
+        part->states[i] = NULL;
+    }
+    if (!keeps) {
+        part->updates = 0;
+    }
+    kvs_binding_unref(part->binding);
+    part->binding = kvs_binding_take(binding);
+}
+
+void kvs_cut_act(kvs_action *action, kvs_shard *shard)
+{
+    kvs_cut *cut = action->cut;
+    kvs_part *part = action->part;
+    if (cut->kind == CUT_RULE) {
+        give_rule(shard, part, cut->bindings == NULL ? NULL : cut->bindings[action->key]);
+        return;
+    }
+    if (cut->kind == CUT_READ) {
+        cut->buffers[part->index] = kvs_buffer_take(part->value);
+        kvs_batch_download(&shard->batch, part->value);
+        return;
+    }
+    kvs_payload value = {.spans = &cut->span,
+                         .count = 1,
+                         .skip = (size_t)(part->index * part->key->part_elements) *
+                                 kvs_dtype_bytes(part->key->dtype),
+                         .bytes = kvs_part_bytes(part)};
+    kvs_buffer *target = cut->buffers[part->index];
+    cut->buffers[part->index] = NULL;
+    kvs_batch_touch(&shard->batch, part);
+    kvs_batch_copy(&shard->batch, part, target, &value);
+    kvs_batch_release(&shard->batch, part->value);
+    part->value = target;
+    atomic_fetch_add_explicit(&part->version, 1, memory_order_relaxed);
+}
+
+/* ------------------------------------------------------------------ marker and decision */
+
+static void run_report(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
+{
+    kvs_cut *cut = visit->context;
+    (void)now_ns;
+    kvs_shard_freeze(shard);
+    for (uint64_t k = 0; k < cut->key_count; k++) {
+        kvs_key *key = key_at(cut, k);
+        uint64_t highest = atomic_load_explicit(&cut->versions[k], memory_order_relaxed);
+        for (uint64_t i = 0; i < key->part_count; i++) {
+            uint64_t version = atomic_load_explicit(&key->parts[i].version, memory_order_relaxed);
+            while (key->parts[i].shard == shard && version > highest &&
+                   !atomic_compare_exchange_weak_explicit(&cut->versions[k], &highest, version,
+                                                          memory_order_relaxed,
+                                                          memory_order_relaxed)) {
+            }
+        }
+    }
+}
+
+static void run_decide(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
+{
+    kvs_cut *cut = visit->context;
+    kvs_action *action = cut->actions;
+    bool act = atomic_load_explicit(&cut->status, memory_order_relaxed) == KVS_OK;
+    for (uint64_t k = 0; act && k < cut->key_count; k++) {
+        kvs_key *key = key_at(cut, k);
+        uint64_t count = atomic_load_explicit(&cut->versions[k], memory_order_relaxed);
+        for (uint64_t i = 0; i < key->part_count; i++, action++) {
+            if (key->parts[i].shard != shard) {
+                continue;
+            }
+            *action = (kvs_action){.count = count, .cut = cut, .part = &key->parts[i], .key = k};
+            if (shard->closing) {
+                action->part = NULL;
+                action->next = shard->acted;
+                shard->acted = action;
+            } else {
+                kvs_round_act(shard, &key->parts[i], action);
+            }
+        }
+    }
+    kvs_shard_thaw(shard, now_ns);
+}
+
+static void start(kvs_cut *cut, uint64_t now_ns);
+
+/* Every shard knows the decision: the next cut may decide. */
+static void decided(kvs_visit *visit, uint64_t now_ns)
+{
+    kvs_cut *cut = visit->context;
+    kvs_store *store = kvs_store_take(cut->store);
+    if (cut->kind == CUT_RULE) {
+        /* Lagging parts take the rule when they get there; there is nothing to wait for. */
+        tell(cut, KVS_OK, "", now_ns);
+    }
+    finish_one(cut, now_ns);
+    pthread_mutex_lock(&store->mutex);
+    kvs_cut *next = store->cut_first;
+    store->cutting = next != NULL;
+    if (next != NULL) {
+        store->cut_first = next->next;
+    }
+    pthread_mutex_unlock(&store->mutex);
+    if (next != NULL) {
+        start(next, now_ns);
+    }
+    kvs_store_unref(store);
+}
+
+static void reported(kvs_visit *visit, uint64_t now_ns)
+{
+    kvs_cut *cut = visit->context;
+    uint64_t count = atomic_load_explicit(&cut->versions[0], memory_order_relaxed);
+    uint64_t parts = 0;
+    if (cut->has_match &&
+        (cut->match.epoch != cut->store->engine->epoch || cut->match.count != count)) {
+        atomic_store_explicit(&cut->status, KVS_ETAG_MISMATCH, memory_order_relaxed);
+    } else {
+        for (uint64_t k = 0; k < cut->key_count; k++) {
+            parts += key_at(cut, k)->part_count;
+        }
+    }
+    atomic_store_explicit(&cut->remaining, parts + 1, memory_order_relaxed);
+    kvs_visit *decide = cut->decide;
+    cut->decide = NULL;
+    kvs_visit_post(decide, now_ns);
+}
+
+/* It is the cut's turn to decide. */
+static void start(kvs_cut *cut, uint64_t now_ns)
+{
+    kvs_visit *report = cut->report;
+    cut->report = NULL;
+    kvs_visit_post(report, now_ns);
+}
+
+/* Mutex. Gives the cut its place; true when it is its turn. Takes a reference to the store. */
+static bool enqueue(kvs_cut *cut)
+{
+    kvs_store *store = kvs_store_take(cut->store);
+    bool now = !store->cutting;
+    cut->list_next = store->cuts;
+    store->cuts = cut;
+    store->cutting = true;
+    if (!now) {
+        if (store->cut_first == NULL) {
+            store->cut_first = cut;
+        } else {
+            store->cut_last->next = cut;
+        }
+        store->cut_last = cut;
+    }
+    return now;
+}
+
+static void submit(kvs_cut *cut, uint64_t now_ns)
+{
+    kvs_store *store = cut->store;
+    pthread_mutex_lock(&store->mutex);
+    bool now = enqueue(cut);
+    pthread_mutex_unlock(&store->mutex);
+    if (now) {
+        start(cut, now_ns);
+    }
+}
+
+/* ------------------------------------------------------------------ making one */
+
+/* A cut of one key (or of the first key_count), or NULL: no memory. */
+static kvs_cut *make(kvs_store *store, kvs_cut_kind kind, kvs_key *key, uint64_t key_count,
+                     kvs_waiter *waiter, uint64_t now_ns)
+{
+    kvs_cut *cut = calloc(1, sizeof *cut);
+    if (cut == NULL) {
+        return NULL;
+    }
+    cut->kind = kind;
+    cut->store = store;
+    cut->key = key;
+    cut->key_count = key_count;
+    cut->deadline_ns =
+        waiter->deadline_ns != 0 ? waiter->deadline_ns : now_ns + KVS_CUT_DEADLINE_NS;
+    atomic_init(&cut->waiter, waiter);
+    uint64_t parts = 0;
+    for (uint64_t k = 0; k < key_count; k++) {
+        parts += key_at(cut, k)->part_count;
+    }
+    cut->versions = calloc(key_count + 1, sizeof *cut->versions);
+    cut->actions = calloc(parts + 1, sizeof *cut->actions);
+    cut->report = kvs_visit_make(store, run_report, reported, cut);
+    cut->decide = kvs_visit_make(store, run_decide, decided, cut);
+    if (cut->versions == NULL || cut->actions == NULL || cut->report == NULL ||
+        cut->decide == NULL) {
+        free_cut(cut);
+        return NULL;
+    }
+    return cut;
+}
+
+static kvs_key *find(kvs_store *store, const char *key, size_t key_bytes, kvs_waiter *waiter,
+                     uint64_t now_ns)
+{
+    kvs_key *found = key_bytes > KVS_KEY_BYTES_MAX
+                         ? NULL
+                         : kvs_key_table_find(&store->keys, key, key_bytes);
+    if (found == NULL) {
+        kvs_waiter_finish(waiter, now_ns, KVS_KEY_NOT_FOUND, "the store has no key \"%.*s\"",
+                          (int)(key_bytes < 200 ? key_bytes : 200), key);
+    }
+    return found;
+}
+
+void kvs_store_read(kvs_store *store, const char *key, size_t key_bytes, kvs_snapshot *out,
+                    kvs_waiter *waiter, uint64_t now_ns)
+{
+    memset(out, 0, sizeof *out);
+    kvs_key *found = find(store, key, key_bytes, waiter, now_ns);
+    if (found == NULL) {
+        return;
+    }
+    kvs_cut *cut = make(store, CUT_READ, found, 1, waiter, now_ns);
+    if (cut != NULL) {
+        cut->snapshot = out;
+        cut->buffers = calloc(found->part_count, sizeof *cut->buffers);
+        out->buffers = calloc(found->part_count, sizeof *out->buffers);
+        out->data = calloc(found->part_count, sizeof *out->data);
+    }
+    if (cut == NULL || cut->buffers == NULL || out->buffers == NULL || out->data == NULL) {
+        kvs_snapshot_deinit(out);
+        if (cut != NULL) {
+            free_cut(cut);
+        }
+        kvs_waiter_finish(waiter, now_ns, KVS_NO_MEMORY, "%s", "");
+        return;
+    }
+    submit(cut, now_ns);
+}
+
+/* The copy of the value and the buffers that it will go to. */
+static kvs_status stage(kvs_cut *cut, const void *data, size_t bytes)
+{
+    kvs_key *key = cut->key;
+    cut->bytes = malloc(bytes == 0 ? 1 : bytes);
+    cut->buffers = calloc(key->part_count, sizeof *cut->buffers);
+    if (cut->bytes == NULL || cut->buffers == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    if (bytes > 0) {
+        memcpy(cut->bytes, data, bytes);
+    }
+    cut->span = (kvs_span){.data = cut->bytes, .bytes = bytes};
+    for (uint64_t i = 0; i < key->part_count; i++) {
+        KVS_TRY(kvs_pool_make(key->parts[i].shard->pool, kvs_part_bytes(&key->parts[i]),
+                              &cut->buffers[i]));
+    }
+    return KVS_OK;
+}
+
+void kvs_store_assign(kvs_store *store, const char *key, size_t key_bytes, kvs_dtype dtype,
+                      const kvs_shape *shape, const void *data, size_t bytes,
+                      const kvs_version *if_match, kvs_version *version, kvs_waiter *waiter,
+                      uint64_t now_ns)
+{
+    kvs_key *found = find(store, key, key_bytes, waiter, now_ns);
+    if (found == NULL) {
+        return;
+    }
+    if (found->dtype != dtype || !kvs_shape_equal(&found->shape, shape)) {
+        kvs_waiter_finish(waiter, now_ns, KVS_KEY_EXISTS, "the key is %s with %u dimensions",
+                          kvs_dtype_name(found->dtype), found->shape.rank);
+        return;
+    }
+    if (bytes != found->elements * kvs_dtype_bytes(dtype)) {
+        kvs_waiter_finish(waiter, now_ns, KVS_INVALID_TENSOR, "the value takes %" PRIu64 " bytes",
+                          found->elements * kvs_dtype_bytes(dtype));
+        return;
+    }
+    kvs_cut *cut = make(store, CUT_ASSIGN, found, 1, waiter, now_ns);
+    kvs_status status = cut == NULL ? KVS_NO_MEMORY : stage(cut, data, bytes);
+    if (status != KVS_OK) {
+        if (cut != NULL) {
+            free_cut(cut);
+        }
+        kvs_waiter_finish(waiter, now_ns, status, "%s", "");
+        return;
+    }
+    cut->assigned = version;
+    if (if_match != NULL) {
+        cut->has_match = true;
+        cut->match = *if_match;
+    }
+    submit(cut, now_ns);
+}
+
+/* Mutex. A cut that gives every key its rule, or NULL: no memory. */
+static kvs_cut *make_rule(kvs_store *store, kvs_optimizer *optimizer, kvs_waiter *waiter,
+                          uint64_t now_ns)
+{
+    uint64_t keys = atomic_load_explicit(&store->keys.count, memory_order_acquire);
+    kvs_cut *cut = make(store, CUT_RULE, NULL, keys, waiter, now_ns);
+    if (cut == NULL) {
+        return NULL;
+    }
+    if (optimizer == NULL) {
+        return cut;
+    }
+    cut->optimizer = kvs_optimizer_take(optimizer);
+    cut->bindings = calloc(keys + 1, sizeof(kvs_binding *));
+    for (uint64_t k = 0; cut->bindings != NULL && k < keys; k++) {
+        kvs_key *key = kvs_key_table_at(&store->keys, k);
+        cut->bindings[k] = kvs_binding_make(optimizer, key->name, key->name_bytes);
+        if (cut->bindings[k] == NULL) {
+            free_cut(cut);
+            return NULL;
+        }
+    }
+    if (cut->bindings == NULL) {
+        free_cut(cut);
+        return NULL;
+    }
+    return cut;
+}
+
+void kvs_store_set_optimizer(kvs_store *store, kvs_optimizer *optimizer, kvs_waiter *waiter,
+                             uint64_t now_ns)
+{
+    pthread_mutex_lock(&store->mutex);
+    bool equal = optimizer == NULL || store->optimizer == NULL
+                     ? optimizer == store->optimizer
+                     : kvs_optimizer_equal(optimizer, store->optimizer);
+    /* An equal one still waits its turn if another is on its way. */
+    if (equal && !store->cutting) {
+        pthread_mutex_unlock(&store->mutex);
+        kvs_waiter_finish(waiter, now_ns, KVS_OK, "%s", "");
+        return;
+    }
+    kvs_cut *cut = make_rule(store, optimizer, waiter, now_ns);
+    if (cut == NULL) {
+        pthread_mutex_unlock(&store->mutex);
+        kvs_waiter_finish(waiter, now_ns, KVS_NO_MEMORY, "%s", "");
+        return;
+    }
+    /* From here on: keys that come later start with it. */
+    kvs_optimizer_unref(store->optimizer);
+    store->optimizer = optimizer == NULL ? NULL : kvs_optimizer_take(optimizer);
+    kvs_store_changed(store);
+    bool now = enqueue(cut);
+    pthread_mutex_unlock(&store->mutex);
+    if (now) {
+        start(cut, now_ns);
+    }
+}
+
+kvs_optimizer *kvs_store_optimizer(kvs_store *store)
+{
+    pthread_mutex_lock(&store->mutex);
+    kvs_optimizer *optimizer =
+        store->optimizer == NULL ? NULL : kvs_optimizer_take(store->optimizer);
+    pthread_mutex_unlock(&store->mutex);
+    return optimizer;
+}
+
+void kvs_cuts_tick(kvs_store *store, uint64_t now_ns)
+{
+    for (;;) {
+        kvs_waiter *late = NULL;
+        kvs_cut *cut;
+        pthread_mutex_lock(&store->mutex);
+        for (cut = store->cuts; cut != NULL && late == NULL; cut = cut->list_next) {
+            if (now_ns >= cut->deadline_ns) {
+                late = atomic_exchange_explicit(&cut->waiter, NULL, memory_order_acq_rel);
+                if (late != NULL && cut->kind == CUT_READ) {
+                    free(cut->snapshot->buffers);
+                    free((void *)cut->snapshot->data);
+                    memset(cut->snapshot, 0, sizeof *cut->snapshot);
+                }
+            }
+        }
+        pthread_mutex_unlock(&store->mutex);
+        if (late == NULL) {
+            return;
+        }
+        kvs_waiter_finish(late, now_ns, KVS_DEADLINE,
+                          "a part has not reached the version; an assignment still takes place "
+                          "when it does");
+    }
+}

@@ -1,0 +1,272 @@
+/* The door for pushes: what the session can judge is judged here, once; after it a push is known
+ * to be well-formed, in its place in the order, within its bounds, and of a part that exists. */
+#include "base/check.h"
+#include "engine/session.h"
+#include "engine/store.h"
+
+#include <inttypes.h>
+
+typedef struct push {
+    kvs_session *session;
+    kvs_channel *channel;
+    kvs_frame *frame;
+    const kvs_part_header *header;
+    kvs_payload payload;
+    bool want_values;
+    uint64_t now_ns;
+} push;
+
+/* Does the header say something that this version can do? */
+static kvs_status judge_form(const kvs_part_header *header, kvs_problem *problem)
+{
+    if (header->storage != KVS_DENSE || header->row_ids_bytes > 0) {
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "row_sparse values are not built yet");
+    }
+    if (header->codec != KVS_CODEC_NONE) {
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "compression is not built yet");
+    }
+    if (header->has_weight) {
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "weights are not built yet");
+    }
+    return KVS_OK;
+}
+
+/* Is it exactly one part of its key? */
+static kvs_status judge_part(const kvs_key *key, const kvs_part_header *header, kvs_part **out,
+                             kvs_problem *problem)
+{
+    if (header->dtype != key->dtype) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR, "the key is %s, the push %s",
+                               kvs_dtype_name(key->dtype), kvs_dtype_name(header->dtype));
+    }
+    if (header->has_shape && header->shape_bytes > 0) {
+        kvs_shape shape;
+        if (!kvs_part_header_shape(header, &shape) || !kvs_shape_equal(&shape, &key->shape)) {
+            return kvs_problem_set(problem, KVS_INVALID_TENSOR, "the shape is not the key's");
+        }
+    }
+    if (header->element_offset % key->part_elements != 0 ||
+        header->element_offset / key->part_elements >= key->part_count) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "offset %" PRIu64 " is not the start of one of the key's parts of %" PRIu64
+                               " elements",
+                               header->element_offset, key->part_elements);
+    }
+    kvs_part *part = &key->parts[header->element_offset / key->part_elements];
+    if (header->element_count != part->elements) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "the part at offset %" PRIu64 " has %" PRIu64 " elements, not %" PRIu64,
+                               header->element_offset, part->elements, header->element_count);
+    }
+    if (header->payload_bytes != kvs_part_bytes(part)) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "the part takes %zu bytes, not %" PRIu64, kvs_part_bytes(part),
+                               header->payload_bytes);
+    }
+    *out = part;
+    return KVS_OK;
+}
+
+/* Refuses; the bytes, which were never charged, go back to the client's count. */
+static void refuse(const push *in, const kvs_problem *problem)
+{
+    in->channel->table->credit(in->channel, in->header->payload_bytes);
+    kvs_session_refuse(in->session, in->channel, in->header->sequence, in->header->key,
+                       in->header->key_bytes, problem);
+}
+
+/* Refuses and uses the sequence up: what comes after it need not wait. */
+static void refuse_for_good(const push *in, const kvs_problem *problem)
+{
+    kvs_session *session = in->session;
+    uint64_t through = session->window.through;
+    kvs_window_end(&session->window, in->header->sequence, problem->status);
+    refuse(in, problem);
+    if (session->window.through != through) {
+        kvs_session_open_door(session, in->now_ns);
+    }
+}
+
+/* What was applied long ago, or is still at work: acked again, or told where to answer. */
+static void repeat(const push *in, const kvs_entry *entry)
+{
+    kvs_session *session = in->session;
+    const kvs_part_header *header = in->header;
+    atomic_fetch_add_explicit(&session->store->duplicates, 1, memory_order_relaxed);
+    /* Its first copy was charged; this one was not, so the client gets its bytes back at once. */
+    in->channel->table->credit(in->channel, header->payload_bytes);
+    kvs_session_mark_dirty(session, in->channel);
+    if (entry != NULL && entry->op != NULL) {
+        kvs_op *op = entry->op;
+        if (op->channel != in->channel) {
+            in->channel->table->take(in->channel);
+            op->channel->table->unref(op->channel);
+            op->channel = in->channel;
+        }
+        return;
+    }
+    kvs_status status = entry == NULL ? KVS_OK : (kvs_status)entry->status;
+    if (status != KVS_OK) {
+        kvs_problem problem;
+        (void)kvs_problem_set(&problem, status, "refused before; this is a repetition");
+        kvs_session_refuse(session, in->channel, header->sequence, header->key, header->key_bytes,
+                           &problem);
+        return;
+    }
+    kvs_key *key = kvs_key_table_find(&session->store->keys, header->key, header->key_bytes);
+    kvs_part *part = NULL;
+    if (in->want_values && key != NULL && judge_part(key, header, &part, NULL) == KVS_OK) {
+        kvs_op *op = kvs_session_make_op(session, in->channel, KVS_OP_PULL);
+        if (op != NULL) {
+            op->part = part;
+            op->key = key;
+            op->sequence = header->sequence;
+            op->duplicate = true;
+            kvs_session_chain(session, op);
+            return;
+        }
+    }
+    kvs_session_ack(session, in->channel, header->sequence, true);
+}
+
+/* A part that is new and has its place in the window. */
+static void accept(const push *in, kvs_entry *entry)
+{
+    kvs_session *session = in->session;
+    const kvs_part_header *header = in->header;
+    kvs_problem problem = {.status = KVS_OK};
+    kvs_part *part = NULL;
+    kvs_key *key = kvs_key_table_find(&session->store->keys, header->key, header->key_bytes);
+    kvs_status status = judge_form(header, &problem);
+    if (status == KVS_OK && key == NULL) {
+        status = kvs_problem_set(&problem, KVS_KEY_NOT_FOUND, "the store has no key \"%.*s\"",
+                                 (int)header->key_bytes, header->key);
+    }
+    if (status == KVS_OK && header->after >= header->sequence) {
+        status = kvs_problem_set(&problem, KVS_INVALID_FIELD,
+                                 "after %" PRIu64 " does not come before sequence %" PRIu64,
+                                 header->after, header->sequence);
+    }
+    if (status == KVS_OK) {
+        status = judge_part(key, header, &part, &problem);
+    }
+    if (status != KVS_OK) {
+        refuse_for_good(in, &problem);
+        return;
+    }
+    if (header->payload_bytes > session->credit_limit - session->credit_used) {
+        (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "%" PRIu64 " of %" PRIu64 " bytes are in flight",
+                              session->credit_used, session->credit_limit);
+        refuse(in, &problem);
+        return;
+    }
+    kvs_op *op = kvs_session_make_op(session, in->channel, KVS_OP_PUSH);
+    if (op == NULL) {
+        (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "too many parts are in flight");
+        refuse(in, &problem);
+        return;
+    }
+    op->key = key;
+    op->part = part;
+    op->sequence = header->sequence;
+    op->after = header->after;
+    op->priority = header->priority;
+    op->want_value = in->want_values;
+    op->payload = in->payload;
+    op->frame = in->frame;
+    op->charge = header->payload_bytes;
+    session->credit_used += op->charge;
+    atomic_fetch_add_explicit(&in->frame->pending, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&session->inflight_parts, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&session->parts_pushed, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&session->bytes_pushed, op->charge, memory_order_relaxed);
+    *entry = (kvs_entry){.op = op, .state = KVS_ENTRY_DOOR};
+    if (kvs_session_defers(session, op)) {
+        kvs_op_append(&session->deferred, op);
+        return;
+    }
+    kvs_session_chain(session, op);
+    if (kvs_window_open(&session->window, op->sequence)) {
+        kvs_session_open_door(session, in->now_ns);
+    }
+}
+
+static void push_part(const push *in)
+{
+    kvs_session *session = in->session;
+    kvs_problem problem;
+    kvs_entry *entry = NULL;
+    if (atomic_load_explicit(&session->ended, memory_order_acquire)) {
+        (void)kvs_problem_set(&problem, KVS_FENCED, "the session's lease is over");
+        refuse(in, &problem);
+        return;
+    }
+    if (in->header->sequence == 0) {
+        (void)kvs_problem_set(&problem, KVS_INVALID_FIELD, "a pushed part needs a sequence");
+        refuse(in, &problem);
+        return;
+    }
+    switch (kvs_window_find(&session->window, in->header->sequence, &entry)) {
+    case KVS_PLACE_BEYOND:
+        (void)kvs_problem_set(&problem, KVS_SEQ_GAP,
+                              "expected a sequence below %" PRIu64 "; the lowest that is open is %" PRIu64,
+                              session->window.low + session->window.size, session->window.low);
+        refuse(in, &problem);
+        return;
+    case KVS_PLACE_OLD:
+        repeat(in, NULL);
+        return;
+    case KVS_PLACE_IN:
+        break;
+    }
+    if (entry->state != KVS_ENTRY_NEW) {
+        repeat(in, entry);
+        return;
+    }
+    uint64_t next = in->header->sequence + 1;
+    if (atomic_load_explicit(&session->next_sequence, memory_order_relaxed) < next) {
+        atomic_store_explicit(&session->next_sequence, next, memory_order_relaxed);
+    }
+    accept(in, entry);
+}
+
+static void run_consumed(kvs_task *task, uint64_t now_ns)
+{
+    kvs_frame *frame = (kvs_frame *)task;
+    frame->consumed(frame, now_ns);
+}
+
+void kvs_session_push(kvs_session *session, kvs_channel *channel, kvs_frame *frame,
+                      const kvs_part_header *headers, size_t count, const kvs_payload *payload,
+                      bool want_values, uint64_t now_ns)
+{
+    push in = {.session = session,
+               .channel = channel,
+               .frame = frame,
+               .want_values = want_values,
+               .now_ns = now_ns};
+    uint64_t size = atomic_load_explicit(&session->store->inflight_parts, memory_order_relaxed);
+    if (size > session->window.size) {
+        (void)!kvs_window_grow(&session->window, size); /* else the old bound stays */
+    }
+    if (session->push_channel != channel) {
+        channel->table->take(channel);
+        if (session->push_channel != NULL) {
+            session->push_channel->table->unref(session->push_channel);
+        }
+        session->push_channel = channel;
+    }
+    (void)!kvs_session_heartbeat(session, now_ns);
+    frame->session = session;
+    frame->task.run = run_consumed;
+    atomic_store_explicit(&frame->pending, 1, memory_order_relaxed); /* ours, until the end */
+    size_t offset = 0;
+    for (size_t i = 0; i < count; i++) {
+        in.header = &headers[i];
+        in.payload = kvs_payload_slice(payload, offset, headers[i].payload_bytes);
+        offset += headers[i].payload_bytes;
+        push_part(&in);
+    }
+    kvs_session_send_chains(session, now_ns);
+    kvs_session_use_frame(frame, now_ns);
+}

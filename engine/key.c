@@ -1,0 +1,195 @@
+#include "engine/key.h"
+
+#include "base/check.h"
+
+#define XXH_INLINE_ALL
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* One allocation: the open-addressed slots and the keys in order of insertion. Older tables stay
+ * until the end, for readers that still look into them. */
+struct kvs_key_slots {
+    struct kvs_key_slots *older;
+    size_t mask;               /* slots - 1 */
+    size_t order_max;          /* half as many as slots */
+    kvs_key *_Atomic *order;
+    kvs_key *_Atomic slot[];
+};
+
+uint32_t kvs_shard_of(const char *key, size_t key_bytes, uint64_t part, uint32_t shards)
+{
+    uint8_t bytes[KVS_KEY_BYTES_MAX + 8];
+    KVS_CHECK(key_bytes <= KVS_KEY_BYTES_MAX);
+    memcpy(bytes, key, key_bytes);
+    for (int i = 0; i < 8; i++) {
+        bytes[key_bytes + (size_t)i] = (uint8_t)(part >> (8 * i));
+    }
+    return (uint32_t)(XXH64(bytes, key_bytes + 8, 0) % shards);
+}
+
+uint64_t kvs_key_hash(const char *name, size_t name_bytes)
+{
+    return XXH64(name, name_bytes, 0);
+}
+
+kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype,
+                        const kvs_shape *shape, uint64_t part_elements, uint32_t num_workers,
+                        kvs_key **out)
+{
+    uint64_t elements = 0;
+    KVS_CHECK(kvs_shape_elements(shape, &elements));
+    kvs_key *key = calloc(1, sizeof *key + name_bytes + 1);
+    if (key == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    memcpy(key->name, name, name_bytes);
+    key->name_bytes = name_bytes;
+    key->hash = kvs_key_hash(name, name_bytes);
+    key->dtype = dtype;
+    key->shape = *shape;
+    key->packed_shape_bytes = kvs_shape_pack(shape, key->packed_shape);
+    key->elements = elements;
+    key->part_elements = part_elements;
+    /* A value without elements has one part without elements: it has versions all the same. */
+    key->part_count = elements == 0 ? 1 : (elements + part_elements - 1) / part_elements;
+    size_t words = ((size_t)num_workers + 63) / 64;
+    key->parts = calloc(key->part_count, sizeof *key->parts);
+    key->arrived = calloc(key->part_count * words, sizeof *key->arrived);
+    if (key->parts == NULL || key->arrived == NULL) {
+        kvs_key_free(key);
+        return KVS_NO_MEMORY;
+    }
+    for (uint64_t i = 0; i < key->part_count; i++) {
+        kvs_part *part = &key->parts[i];
+        uint64_t left = elements - i * part_elements;
+        part->key = key;
+        part->index = i;
+        part->elements = left < part_elements ? left : part_elements;
+        part->round.arrived = key->arrived + i * words;
+    }
+    *out = key;
+    return KVS_OK;
+}
+
+void kvs_key_free(kvs_key *key)
+{
+    if (key == NULL) {
+        return;
+    }
+    for (uint64_t i = 0; key->parts != NULL && i < key->part_count; i++) {
+        kvs_part *part = &key->parts[i];
+        kvs_buffer_unref(part->value);
+        kvs_buffer_unref(part->accumulator);
+        kvs_binding_unref(part->binding);
+        for (int s = 0; s < KVS_RULE_STATES_MAX; s++) {
+            kvs_buffer_unref(part->states[s]);
+        }
+    }
+    free(key->parts);
+    free(key->arrived);
+    free(key);
+}
+
+kvs_key *kvs_key_table_find(kvs_key_table *table, const char *name, size_t name_bytes)
+{
+    /* Acquire: the slots, and below the key, are seen as they were published. */
+    struct kvs_key_slots *slots = atomic_load_explicit(&table->slots, memory_order_acquire);
+    if (slots == NULL) {
+        return NULL;
+    }
+    uint64_t hash = kvs_key_hash(name, name_bytes);
+    for (size_t i = hash & slots->mask;; i = (i + 1) & slots->mask) {
+        kvs_key *key = atomic_load_explicit(&slots->slot[i], memory_order_acquire);
+        if (key == NULL) {
+            return NULL;
+        }
+        if (key->hash == hash && key->name_bytes == name_bytes &&
+            memcmp(key->name, name, name_bytes) == 0) {
+            return key;
+        }
+    }
+}
+
+static void put(struct kvs_key_slots *slots, size_t order, kvs_key *key)
+{
+    size_t i = key->hash & slots->mask;
+    while (atomic_load_explicit(&slots->slot[i], memory_order_relaxed) != NULL) {
+        i = (i + 1) & slots->mask;
+    }
+    atomic_store_explicit(&slots->order[order], key, memory_order_release);
+    atomic_store_explicit(&slots->slot[i], key, memory_order_release);
+}
+
+kvs_status kvs_key_table_reserve(kvs_key_table *table, size_t more)
+{
+    struct kvs_key_slots *old = atomic_load_explicit(&table->slots, memory_order_relaxed);
+    size_t count = atomic_load_explicit(&table->count, memory_order_relaxed);
+    if (old != NULL && count + more <= old->order_max) {
+        return KVS_OK;
+    }
+    size_t size = old == NULL ? 64 : 2 * (old->mask + 1);
+    while (size / 2 < count + more) {
+        size *= 2;
+    }
+    struct kvs_key_slots *slots =
+        calloc(1, sizeof *slots + (size + size / 2) * sizeof slots->slot[0]);
+    if (slots == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    slots->older = old;
+    slots->mask = size - 1;
+    slots->order_max = size / 2;
+    slots->order = slots->slot + size;
+    for (size_t i = 0; i < count; i++) {
+        put(slots, i, atomic_load_explicit(&old->order[i], memory_order_relaxed));
+    }
+    atomic_store_explicit(&table->slots, slots, memory_order_release);
+    return KVS_OK;
+}
+
+void kvs_key_table_insert(kvs_key_table *table, kvs_key *key)
+{
+    struct kvs_key_slots *slots = atomic_load_explicit(&table->slots, memory_order_relaxed);
+    size_t count = atomic_load_explicit(&table->count, memory_order_relaxed);
+    KVS_CHECK(slots != NULL);
+    KVS_CHECK(count < slots->order_max);
+    put(slots, count, key);
+    /* Release: whoever sees the count finds the key. */
+    atomic_store_explicit(&table->count, count + 1, memory_order_release);
+}
+
+kvs_key *kvs_key_table_at(kvs_key_table *table, size_t index)
+{
+    struct kvs_key_slots *slots = atomic_load_explicit(&table->slots, memory_order_acquire);
+    return atomic_load_explicit(&slots->order[index], memory_order_acquire);
+}
+
+void kvs_key_table_deinit(kvs_key_table *table)
+{
+    struct kvs_key_slots *slots = atomic_load_explicit(&table->slots, memory_order_relaxed);
+    size_t count = atomic_load_explicit(&table->count, memory_order_relaxed);
+    for (size_t i = 0; i < count; i++) {
+        kvs_key_free(atomic_load_explicit(&slots->order[i], memory_order_relaxed));
+    }
+    while (slots != NULL) {
+        struct kvs_key_slots *older = slots->older;
+        free(slots);
+        slots = older;
+    }
+}
+
+size_t kvs_part_bytes(const kvs_part *part)
+{
+    return (size_t)part->elements * kvs_dtype_bytes(part->key->dtype);
+}
+
+uint64_t kvs_key_version(const kvs_key *key)
+{
+    uint64_t lowest = UINT64_MAX;
+    for (uint64_t i = 0; i < key->part_count; i++) {
+        uint64_t count = atomic_load_explicit(&key->parts[i].version, memory_order_relaxed);
+        lowest = count < lowest ? count : lowest;
+    }
+    return lowest;
+}

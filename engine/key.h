@@ -1,0 +1,55 @@
+/* A key: a named tensor, cut into parts; and the table in which keys are found.
+ *
+ * Threads: find by any, with no lock: keys never move or go before the store does, and a table
+ *   that has become too small is left to its readers until then. Insert under the store's mutex.
+ * Memory: the table owns its keys, a key its parts.
+ */
+#ifndef KVS_ENGINE_KEY_H
+#define KVS_ENGINE_KEY_H
+
+#include "engine/part.h"
+
+struct kvs_key {
+    uint64_t hash;
+    kvs_dtype dtype;
+    kvs_shape shape;
+    uint64_t elements;
+    uint64_t part_elements;
+    uint64_t part_count;
+    kvs_part *parts;
+    uint64_t *arrived; /* the bits of all parts' rounds */
+    uint8_t packed_shape[KVS_DIMENSIONS_MAX * 10];
+    uint32_t packed_shape_bytes;
+    uint32_t name_bytes;
+    char name[]; /* terminated as well */
+};
+
+typedef struct kvs_key_table {
+    struct kvs_key_slots *_Atomic slots;
+    _Atomic uint64_t count;
+} kvs_key_table;
+
+/* A key with empty parts: no shard, value or binding yet. The shape is known to be within bounds.
+ * KVS_NO_MEMORY */
+kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype,
+                        const kvs_shape *shape, uint64_t part_elements, uint32_t num_workers,
+                        kvs_key **out) KVS_MUST_CHECK;
+void kvs_key_free(kvs_key *key); /* gives the parts' buffers back; accepts NULL */
+
+uint64_t kvs_key_hash(const char *name, size_t name_bytes);
+
+/* NULL: not there. */
+kvs_key *kvs_key_table_find(kvs_key_table *table, const char *name, size_t name_bytes);
+/* Makes room for `more` keys: the only part of an insert that can fail. Mutex. */
+kvs_status kvs_key_table_reserve(kvs_key_table *table, size_t more) KVS_MUST_CHECK;
+void kvs_key_table_insert(kvs_key_table *table, kvs_key *key); /* mutex; after reserve */
+void kvs_key_table_deinit(kvs_key_table *table); /* frees the keys */
+
+/* The i-th key that was inserted, i < count. Any thread. */
+kvs_key *kvs_key_table_at(kvs_key_table *table, size_t index);
+
+size_t kvs_part_bytes(const kvs_part *part);
+/* The lowest version of its parts at this moment. */
+uint64_t kvs_key_version(const kvs_key *key);
+
+#endif

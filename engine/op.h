@@ -1,0 +1,76 @@
+/* One thing asked of one part: a push, a pull; or of one key, while its parts are still to be
+ * asked. One name for the whole way: made at the door, worked on by the shard, answered by the
+ * session, and used again.
+ *
+ * Threads: whoever holds what it is with: the session, then the shard, then the session.
+ * Memory: belongs to its session's free list; keeps a reference to its channel.
+ */
+#ifndef KVS_ENGINE_OP_H
+#define KVS_ENGINE_OP_H
+
+#include "engine/part.h"
+
+#define KVS_OP_MISSING_MAX 8u
+
+typedef enum kvs_op_kind {
+    KVS_OP_PUSH, /* a contribution to one part */
+    KVS_OP_PULL, /* a read of one part */
+    KVS_OP_KEY   /* a read of one key: makes KVS_OP_PULLs; never leaves its session */
+} kvs_op_kind;
+
+struct kvs_op {
+    kvs_task task; /* first: in an inbox */
+    kvs_op *next;  /* in a list of a part or a session */
+    kvs_session *session;
+    kvs_channel *channel; /* a reference; NULL once nobody is to be told */
+    kvs_op_kind kind;
+    bool want_value;
+    bool snapshot;      /* a KVS_OP_KEY of one version of all parts */
+    bool duplicate;     /* repeats what has been applied: only the value is still wanted */
+    kvs_key *key;
+    kvs_part *part;
+    uint64_t sequence;
+    uint64_t after;
+    uint32_t rank;
+    int32_t priority;
+
+    kvs_frame *frame; /* while the payload is borrowed */
+    kvs_payload payload;
+    kvs_buffer *held; /* the payload's copy, while it waits */
+    uint64_t charge;  /* credit that it uses */
+
+    kvs_version min_version;
+    kvs_op *parent;        /* a KVS_OP_PULL's key */
+    uint64_t parts_asked;  /* of a KVS_OP_KEY */
+    uint64_t parts_given;
+
+    kvs_status status; /* the answer */
+    uint32_t missing_count;
+    uint32_t missing[KVS_OP_MISSING_MAX];
+    kvs_buffer *value;
+    uint64_t version;
+};
+
+static inline void kvs_op_append(kvs_op_list *list, kvs_op *op)
+{
+    op->next = NULL;
+    if (list->first == NULL) {
+        list->first = op;
+    } else {
+        list->last->next = op;
+    }
+    list->last = op;
+}
+
+/* The first, taken out; NULL when empty. */
+static inline kvs_op *kvs_op_shift(kvs_op_list *list)
+{
+    kvs_op *op = list->first;
+    if (op != NULL) {
+        list->first = op->next;
+        op->next = NULL;
+    }
+    return op;
+}
+
+#endif

@@ -1,0 +1,57 @@
+/* An optimizer as data: a name, numbers, a schedule. Never anything that runs.
+ *
+ * Parsed once from JSON (contract: "The optimizer as data"), immutable afterwards, counted.
+ * Names, defaults and formulas: MXNet's, of the 1.9 or the 2.0 line as "rules" says.
+ *
+ * Threads: any (immutable; the count is atomic).
+ * Memory: parse gives one reference; take adds one, unref gives one back.
+ */
+#ifndef KVS_ENGINE_OPTIMIZER_H
+#define KVS_ENGINE_OPTIMIZER_H
+
+#include "base/status.h"
+#include "engine/rules.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct kvs_optimizer kvs_optimizer;
+
+/* Reads JSON text. Errors: KVS_INVALID_FIELD; the detail names each bad field as a JSON pointer,
+ * and for an unknown one what may have been meant. KVS_INVALID_FRAME for text that is no JSON,
+ * KVS_TOO_LARGE, KVS_NO_MEMORY. KVS_UNIMPLEMENTED for a rule that is not built yet. */
+kvs_status kvs_optimizer_parse(const char *json, size_t json_bytes, kvs_optimizer **out,
+                               kvs_problem *problem) KVS_MUST_CHECK;
+
+kvs_optimizer *kvs_optimizer_take(kvs_optimizer *optimizer);
+void kvs_optimizer_unref(kvs_optimizer *optimizer); /* accepts NULL */
+
+/* The canonical JSON text: every field with its value, in a fixed order. Borrowed. */
+const char *kvs_optimizer_json(const kvs_optimizer *optimizer);
+
+const char *kvs_optimizer_name(const kvs_optimizer *optimizer); /* "sgd" */
+
+bool kvs_optimizer_equal(const kvs_optimizer *a, const kvs_optimizer *b);
+
+/* True when states of `a` keep their meaning under `b`: the same rule, the same state arrays. */
+bool kvs_optimizer_keeps_states(const kvs_optimizer *a, const kvs_optimizer *b);
+
+/* How many state arrays of the weight's length the rule keeps: 0 to KVS_RULE_STATES_MAX. All start
+ * at zero. */
+uint32_t kvs_optimizer_states(const kvs_optimizer *optimizer);
+
+/* lr_mult and wd_mult of a key, looked up once when the key meets the optimizer. */
+typedef struct kvs_multipliers {
+    double lr;
+    double wd;
+} kvs_multipliers;
+kvs_multipliers kvs_optimizer_multipliers(const kvs_optimizer *optimizer, const char *key,
+                                          size_t key_bytes);
+
+/* The numbers of the rule for update `t` of a key (the first is 1): schedule, bias corrections and
+ * multipliers, computed in double on the host and rounded to f32 once. Allocates nothing. */
+void kvs_optimizer_scalars(const kvs_optimizer *optimizer, kvs_multipliers multipliers, uint64_t t,
+                           kvs_rule_scalars *out);
+
+#endif

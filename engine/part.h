@@ -1,0 +1,57 @@
+/* A part: a slice of a value, all that is known of it, and the ops that are with it.
+ *
+ * Threads: the holder of its shard; `version` is read by any.
+ * Memory: parts lie in one array of their key and stay put until the store is freed.
+ */
+#ifndef KVS_ENGINE_PART_H
+#define KVS_ENGINE_PART_H
+
+#include "engine/binding.h"
+#include "engine/buffer.h"
+#include "engine/schedule.h"
+
+typedef struct kvs_op kvs_op;
+typedef struct kvs_key kvs_key;
+typedef struct kvs_shard kvs_shard;
+typedef struct kvs_cut kvs_cut;
+
+/* Ops in order, linked by op->next. */
+typedef struct kvs_op_list {
+    kvs_op *first;
+    kvs_op *last;
+} kvs_op_list;
+
+/* What is to happen to a part when it reaches a version. */
+typedef struct kvs_action {
+    struct kvs_action *next;
+    uint64_t count;
+    kvs_cut *cut;
+    struct kvs_part *part; /* NULL: dropped, the store is being deleted */
+    uint64_t key;          /* its key's place in the cut */
+} kvs_action;
+
+typedef struct kvs_part {
+    kvs_key *key;
+    kvs_shard *shard;
+    uint64_t index;    /* in its key */
+    uint64_t elements; /* at most KVS_PART_ELEMENTS */
+
+    _Atomic uint64_t version; /* the count; advanced by update, failure and assignment */
+    kvs_buffer *value;
+    kvs_binding *binding; /* NULL: no optimizer */
+    uint64_t updates;     /* by the optimizer since its states began: t */
+    kvs_buffer *states[KVS_RULE_STATES_MAX];
+
+    kvs_round round;
+    kvs_buffer *accumulator; /* taken at the first term; kept for the next round */
+    kvs_op_list summed;      /* wait for the round to close */
+    kvs_op_list held;        /* of this round, by rank: copied, wait for lower ranks */
+    kvs_op_list later;       /* of later rounds, in order of arrival: copied */
+    kvs_op_list waiting;     /* pulls */
+    kvs_action *actions;     /* by version */
+
+    struct kvs_part *open_next, *open_previous; /* the shard's open rounds, oldest first */
+    uint64_t batch;          /* the number of the batch that last wrote to it */
+} kvs_part;
+
+#endif

@@ -1,0 +1,354 @@
+/* Pulls: a key is asked for part by part, no further ahead of its reader than a bound. */
+#include "base/check.h"
+#include "engine/session.h"
+#include "engine/store.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* A part costs at least this much of what may be ahead, so that tiny parts are bounded too. */
+#define PART_BYTES_MIN 256u
+
+static uint64_t cost_of(const kvs_part *part)
+{
+    uint64_t bytes = kvs_part_bytes(part);
+    return bytes < PART_BYTES_MIN ? PART_BYTES_MIN : bytes;
+}
+
+/* ------------------------------------------------------------------ the end of a key */
+
+static void end_key(kvs_session *session, kvs_op *parent, kvs_status status, uint64_t now_ns)
+{
+    uint64_t through = session->window.through;
+    if (parent->sequence != 0 && !parent->duplicate) {
+        kvs_window_end(&session->window, parent->sequence, status);
+    }
+    if (status == KVS_OK && parent->sequence != 0) {
+        kvs_session_ack(session, parent->channel, parent->sequence, parent->duplicate);
+    }
+    kvs_session_free_op(session, parent);
+    if (session->window.through != through) {
+        kvs_session_open_door(session, now_ns);
+    }
+}
+
+static void refuse_key(kvs_session *session, kvs_op *parent, kvs_status status)
+{
+    kvs_problem problem;
+    (void)kvs_problem_set(&problem, status, "%s", "");
+    kvs_session_refuse(session, parent->channel, parent->sequence, parent->key->name,
+                       parent->key->name_bytes, &problem);
+}
+
+void kvs_pull_drop(kvs_session *session, kvs_op *parent, uint64_t now_ns)
+{
+    kvs_status status = parent->status;
+    refuse_key(session, parent, status);
+    end_key(session, parent, status, now_ns);
+}
+
+/* ------------------------------------------------------------------ asking */
+
+/* Takes the first key out of the channel's queue: all of its parts are with their shards. */
+static void dequeue(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
+{
+    kvs_op *parent = channel->pulls_first;
+    channel->pulls_first = parent->next;
+    if (channel->pulls_first == NULL) {
+        channel->pulls_last = NULL;
+    }
+    parent->next = NULL;
+    if (parent->sequence != 0 && !parent->duplicate &&
+        kvs_window_open(&session->window, parent->sequence)) {
+        kvs_session_open_door(session, now_ns);
+    }
+}
+
+void kvs_pull_ask(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
+{
+    while (channel->pulls_first != NULL) {
+        kvs_op *parent = channel->pulls_first;
+        kvs_part *part = &parent->key->parts[parent->parts_asked];
+        uint64_t cost = cost_of(part);
+        if (channel->ahead_bytes > 0 && channel->ahead_bytes + cost > KVS_PULL_BYTES_AHEAD) {
+            return;
+        }
+        kvs_op *op = kvs_session_make_op(session, channel, KVS_OP_PULL);
+        if (op == NULL) {
+            return; /* goes on when another op comes back */
+        }
+        op->parent = parent;
+        op->key = parent->key;
+        op->part = part;
+        op->sequence = parent->sequence;
+        op->after = parent->after;
+        op->min_version = parent->min_version;
+        channel->ahead_bytes += cost;
+        parent->parts_asked++;
+        kvs_session_chain(session, op);
+        if (parent->parts_asked == parent->key->part_count) {
+            dequeue(session, channel, now_ns);
+        }
+    }
+}
+
+/* A snapshot on its way to its reader. */
+typedef struct snapshot_pull {
+    kvs_waiter waiter;
+    kvs_task task;
+    kvs_session *session; /* a reference */
+    kvs_op *parent;
+    kvs_snapshot snapshot;
+    kvs_problem problem;
+} snapshot_pull;
+
+static void run_snapshot(kvs_task *task, uint64_t now_ns)
+{
+    snapshot_pull *pull = (snapshot_pull *)((char *)task - offsetof(snapshot_pull, task));
+    kvs_session *session = pull->session;
+    kvs_op *parent = pull->parent;
+    if (pull->problem.status == KVS_OK) {
+        for (size_t i = 0; i < pull->snapshot.parts; i++) {
+            parent->part = &parent->key->parts[i];
+            parent->value = kvs_buffer_take(pull->snapshot.buffers[i]);
+            parent->version = pull->snapshot.info.version.count;
+            kvs_session_give_value(session, parent);
+        }
+        kvs_snapshot_deinit(&pull->snapshot);
+    } else {
+        kvs_session_refuse(session, parent->channel, parent->sequence, parent->key->name,
+                           parent->key->name_bytes, &pull->problem);
+    }
+    end_key(session, parent, pull->problem.status, now_ns);
+    kvs_session_send_chains(session, now_ns);
+    free(pull);
+    kvs_session_unref(session);
+}
+
+static void snapshot_done(kvs_waiter *waiter, const kvs_problem *problem)
+{
+    snapshot_pull *pull = (snapshot_pull *)waiter;
+    kvs_session *session = kvs_session_take(pull->session);
+    pull->problem = *problem;
+    kvs_session_post(session, &pull->task, waiter->done_ns);
+    kvs_session_unref(session);
+}
+
+static void start_snapshot(kvs_session *session, kvs_op *parent, uint64_t now_ns)
+{
+    snapshot_pull *pull = calloc(1, sizeof *pull);
+    if (pull == NULL) {
+        parent->status = KVS_NO_MEMORY;
+        kvs_pull_drop(session, parent, now_ns);
+        return;
+    }
+    pull->waiter.done = snapshot_done;
+    pull->task.run = run_snapshot;
+    pull->session = kvs_session_take(session);
+    pull->parent = parent;
+    if (parent->sequence != 0 && !parent->duplicate) {
+        (void)kvs_window_open(&session->window, parent->sequence);
+    }
+    kvs_store_read(session->store, parent->key->name, parent->key->name_bytes, &pull->snapshot,
+                   &pull->waiter, now_ns);
+}
+
+void kvs_pull_start(kvs_session *session, kvs_op *parent, uint64_t now_ns)
+{
+    kvs_channel *channel = parent->channel;
+    if (channel->closed) {
+        end_key(session, parent, KVS_CANCELLED, now_ns);
+        return;
+    }
+    if (parent->snapshot) {
+        start_snapshot(session, parent, now_ns);
+        return;
+    }
+    kvs_op **at = &channel->pulls_first;
+    while (*at != NULL && ((*at)->priority >= parent->priority || (*at)->parts_asked > 0)) {
+        at = &(*at)->next;
+    }
+    parent->next = *at;
+    *at = parent;
+    if (parent->next == NULL) {
+        channel->pulls_last = parent;
+    }
+    kvs_pull_ask(session, channel, now_ns);
+}
+
+/* ------------------------------------------------------------------ answers */
+
+void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
+{
+    kvs_op *parent = op->parent;
+    kvs_channel *channel = op->channel;
+    if (parent == NULL) { /* the value of a repeated push */
+        kvs_session_give_value(session, op);
+        kvs_session_ack(session, channel, op->sequence, true);
+        kvs_session_free_op(session, op);
+        return;
+    }
+    if (op->status != KVS_OK) {
+        kvs_buffer_unref(op->value);
+        op->value = NULL;
+        if (parent->status == KVS_OK) {
+            parent->status = op->status;
+            refuse_key(session, parent, op->status);
+        }
+    }
+    if (op->value == NULL || channel->closed || parent->status != KVS_OK) {
+        channel->ahead_bytes -= cost_of(op->part); /* nothing of it will be sent */
+    }
+    if (parent->status == KVS_OK) {
+        if (!channel->closed) { /* from here on it counts by its bytes */
+            channel->ahead_bytes -= cost_of(op->part) - kvs_part_bytes(op->part);
+        }
+        kvs_session_give_value(session, op);
+    } else {
+        kvs_buffer_unref(op->value);
+        op->value = NULL;
+    }
+    parent->parts_given++;
+    bool all_asked = parent->parts_asked == parent->key->part_count || channel->closed;
+    if (all_asked && parent->parts_given == parent->parts_asked) {
+        end_key(session, parent, parent->status, now_ns);
+    }
+    if (!channel->closed) {
+        kvs_pull_ask(session, channel, now_ns);
+    }
+    kvs_session_free_op(session, op);
+    kvs_session_send_chains(session, now_ns);
+}
+
+void kvs_session_sent(kvs_session *session, kvs_channel *channel, uint64_t bytes, uint64_t now_ns)
+{
+    (void)!kvs_session_heartbeat(session, now_ns);
+    channel->ahead_bytes -= bytes < channel->ahead_bytes ? bytes : channel->ahead_bytes;
+    kvs_pull_ask(session, channel, now_ns);
+    kvs_session_send_chains(session, now_ns);
+}
+
+/* ------------------------------------------------------------------ requests */
+
+static kvs_status judge(kvs_session *session, const kvs_pull_key *in, kvs_key **key,
+                        kvs_problem *problem)
+{
+    if (atomic_load_explicit(&session->ended, memory_order_acquire)) {
+        return kvs_problem_set(problem, KVS_FENCED, "the session's lease is over");
+    }
+    *key = in->key_bytes > KVS_KEY_BYTES_MAX
+               ? NULL
+               : kvs_key_table_find(&session->store->keys, in->key, in->key_bytes);
+    if (*key == NULL) {
+        return kvs_problem_set(problem, KVS_KEY_NOT_FOUND, "the store has no key \"%.*s\"",
+                               (int)(in->key_bytes < 200 ? in->key_bytes : 200), in->key);
+    }
+    if (in->sequence != 0 && in->after >= in->sequence) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "after %" PRIu64 " does not come before sequence %" PRIu64, in->after,
+                               in->sequence);
+    }
+    uint64_t epoch = session->store->engine->epoch;
+    if (in->min_version.count > 0 && in->min_version.epoch > epoch) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD, "min_version is of epoch %" PRIu64
+                               ", the server's is %" PRIu64, in->min_version.epoch, epoch);
+    }
+    return KVS_OK;
+}
+
+static void pull_key(kvs_session *session, kvs_channel *channel, const kvs_pull_key *in,
+                     uint64_t now_ns)
+{
+    kvs_problem problem;
+    kvs_key *key = NULL;
+    kvs_entry *entry = NULL;
+    bool again = false;
+    if (in->sequence != 0) {
+        kvs_place place = kvs_window_find(&session->window, in->sequence, &entry);
+        if (place == KVS_PLACE_BEYOND) {
+            (void)kvs_problem_set(&problem, KVS_SEQ_GAP, "expected a sequence below %" PRIu64,
+                                  session->window.low + session->window.size);
+            kvs_session_refuse(session, channel, in->sequence, in->key, in->key_bytes, &problem);
+            return;
+        }
+        again = place == KVS_PLACE_OLD || entry->state != KVS_ENTRY_NEW;
+    }
+    kvs_status status = judge(session, in, &key, &problem);
+    kvs_op *op = NULL;
+    if (status == KVS_OK) {
+        op = kvs_session_make_op(session, channel, KVS_OP_KEY);
+        if (op == NULL) {
+            status = kvs_problem_set(&problem, KVS_TOO_MANY, "too many pulls are waiting");
+        }
+    }
+    if (status != KVS_OK) {
+        if (in->sequence != 0 && !again && status != KVS_FENCED && status != KVS_TOO_MANY) {
+            kvs_window_end(&session->window, in->sequence, status);
+        }
+        kvs_session_refuse(session, channel, in->sequence, in->key, in->key_bytes, &problem);
+        return;
+    }
+    op->key = key;
+    op->sequence = in->sequence;
+    op->after = in->after;
+    op->priority = in->priority;
+    op->min_version = in->min_version;
+    if (in->min_version.epoch < session->store->engine->epoch) {
+        op->min_version.count = 0; /* of an earlier epoch: passed */
+    }
+    op->duplicate = again;
+    op->snapshot = in->snapshot;
+    if (in->sequence != 0 && !again) {
+        uint64_t next = in->sequence + 1;
+        if (atomic_load_explicit(&session->next_sequence, memory_order_relaxed) < next) {
+            atomic_store_explicit(&session->next_sequence, next, memory_order_relaxed);
+        }
+        *entry = (kvs_entry){.op = op, .state = KVS_ENTRY_DOOR};
+    }
+    if (kvs_session_defers(session, op)) {
+        kvs_op_append(&session->deferred, op);
+        session->snapshots_deferred += op->snapshot ? 1u : 0u;
+    } else {
+        kvs_pull_start(session, op, now_ns);
+    }
+}
+
+void kvs_session_pull(kvs_session *session, kvs_channel *channel, const kvs_pull_key *keys,
+                      size_t count, uint64_t now_ns)
+{
+    (void)!kvs_session_heartbeat(session, now_ns);
+    uint64_t size = atomic_load_explicit(&session->store->inflight_parts, memory_order_relaxed);
+    if (size > session->window.size) {
+        (void)!kvs_window_grow(&session->window, size);
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint64_t through = session->window.through;
+        pull_key(session, channel, &keys[i], now_ns);
+        if (session->window.through != through) {
+            kvs_session_open_door(session, now_ns);
+        }
+    }
+    kvs_session_send_chains(session, now_ns);
+}
+
+void kvs_session_close_channel(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
+{
+    if (channel->closed) {
+        return;
+    }
+    channel->closed = true;
+    while (channel->pulls_first != NULL) {
+        kvs_op *parent = channel->pulls_first;
+        channel->pulls_first = parent->next;
+        parent->next = NULL;
+        if (parent->parts_given == parent->parts_asked) {
+            end_key(session, parent, KVS_CANCELLED, now_ns);
+        } /* else its last part ends it */
+    }
+    channel->pulls_last = NULL;
+    if (session->push_channel == channel) {
+        session->push_channel = NULL;
+        channel->table->unref(channel);
+    }
+    kvs_session_send_chains(session, now_ns);
+}

@@ -1,0 +1,536 @@
+#include "engine/round.h"
+
+#include "base/check.h"
+#include "engine/store.h"
+
+#include <string.h>
+
+/* The payload is no longer needed after this turn: its frame, and unless it waits as a copy its
+ * credit, go back. */
+static void use(kvs_shard *shard, kvs_op *op)
+{
+    if (shard->used_count == KVS_BATCH_ITEMS) {
+        kvs_shard_settle(shard);
+    }
+    shard->used[shard->used_count++] = op;
+}
+
+static void drop_held(kvs_shard *shard, kvs_op *op)
+{
+    if (op->held != NULL) {
+        atomic_fetch_sub_explicit(&shard->held_bytes, op->payload.bytes, memory_order_relaxed);
+        kvs_batch_release(&shard->batch, op->held);
+        op->held = NULL;
+    }
+}
+
+void kvs_round_answer(kvs_shard *shard, kvs_op *op, kvs_status status)
+{
+    op->status = status;
+    drop_held(shard, op);
+    if (op->frame != NULL || op->charge > 0) {
+        use(shard, op);
+    }
+    kvs_task_list_append(&shard->finished, &op->task);
+}
+
+static void refuse_missing(kvs_shard *shard, kvs_op *op, uint32_t count, const uint32_t *missing)
+{
+    op->missing_count = count;
+    memcpy(op->missing, missing,
+           (count < KVS_OP_MISSING_MAX ? count : KVS_OP_MISSING_MAX) * sizeof missing[0]);
+    kvs_round_answer(shard, op, KVS_ROUND_FAILED);
+}
+
+/* ------------------------------------------------------------------ the list of open rounds */
+
+static void open_round(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
+{
+    part->round.opened_ns = now_ns == 0 ? 1 : now_ns;
+    part->open_next = NULL;
+    part->open_previous = shard->open_last;
+    if (shard->open_last != NULL) {
+        shard->open_last->open_next = part;
+    } else {
+        shard->open_first = part;
+    }
+    shard->open_last = part;
+    atomic_fetch_add_explicit(&shard->open_count, 1, memory_order_relaxed);
+}
+
+static void unlist_round(kvs_shard *shard, kvs_part *part)
+{
+    if (part->open_previous != NULL) {
+        part->open_previous->open_next = part->open_next;
+    } else {
+        shard->open_first = part->open_next;
+    }
+    if (part->open_next != NULL) {
+        part->open_next->open_previous = part->open_previous;
+    } else {
+        shard->open_last = part->open_previous;
+    }
+    part->open_next = part->open_previous = NULL;
+    atomic_fetch_sub_explicit(&shard->open_count, 1, memory_order_relaxed);
+}
+
+static void reset_round(kvs_shard *shard, kvs_part *part)
+{
+    kvs_round *round = &part->round;
+    if (round->opened_ns != 0) {
+        unlist_round(shard, part);
+    }
+    round->opened_ns = 0;
+    round->next_rank = 0;
+    round->terms = 0;
+    round->failed = false;
+    memset(round->arrived, 0, (shard->schedule.num_workers + 63) / 64 * sizeof round->arrived[0]);
+}
+
+/* ------------------------------------------------------------------ versions and readers */
+
+/* Has the session of this op given the part something that comes before it and is not done? */
+static bool waits_for_own(const kvs_op_list *list, const kvs_op *op)
+{
+    for (const kvs_op *other = list->first; other != NULL; other = other->next) {
+        if (other->session == op->session && other->sequence <= op->after) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool readable(const kvs_part *part, const kvs_op *op)
+{
+    if (op->min_version.count > atomic_load_explicit(&part->version, memory_order_relaxed)) {
+        return false;
+    }
+    return op->after == 0 ||
+           (!waits_for_own(&part->summed, op) && !waits_for_own(&part->held, op) &&
+            !waits_for_own(&part->later, op));
+}
+
+/* The value as it is now goes with the answer. */
+static void capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
+{
+    op->value = kvs_buffer_take(part->value);
+    op->version = atomic_load_explicit(&part->version, memory_order_relaxed);
+    kvs_batch_download(&shard->batch, op->value);
+}
+
+static void serve(kvs_shard *shard, kvs_part *part, kvs_op *op)
+{
+    capture(shard, part, op);
+    atomic_fetch_add_explicit(&shard->parts_pulled, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&shard->bytes_pulled, kvs_part_bytes(part), memory_order_relaxed);
+    kvs_round_answer(shard, op, KVS_OK);
+}
+
+/* Does what waits for the version that the part has just reached. An action may advance it. */
+static void run_actions(kvs_shard *shard, kvs_part *part)
+{
+    while (part->actions != NULL &&
+           part->actions->count <= atomic_load_explicit(&part->version, memory_order_relaxed)) {
+        kvs_action *action = part->actions;
+        part->actions = action->next;
+        kvs_cut_act(action, shard);
+        action->next = shard->acted;
+        shard->acted = action;
+    }
+}
+
+/* Looks again at the pulls that wait. */
+static void serve_waiting(kvs_shard *shard, kvs_part *part)
+{
+    kvs_op_list waiting = part->waiting;
+    part->waiting = (kvs_op_list){NULL, NULL};
+    for (kvs_op *op; (op = kvs_op_shift(&waiting)) != NULL;) {
+        kvs_round_pull(shard, op);
+    }
+}
+
+/* The part has had an update, or a round that brought none. */
+static void advance(kvs_shard *shard, kvs_part *part)
+{
+    atomic_fetch_add_explicit(&part->version, 1, memory_order_relaxed);
+    run_actions(shard, part);
+    serve_waiting(shard, part);
+}
+
+void kvs_round_pull(kvs_shard *shard, kvs_op *op)
+{
+    if (readable(op->part, op)) {
+        serve(shard, op->part, op);
+    } else {
+        kvs_op_append(&op->part->waiting, op);
+    }
+}
+
+void kvs_round_act(kvs_shard *shard, kvs_part *part, kvs_action *action)
+{
+    kvs_action **at = &part->actions;
+    while (*at != NULL && (*at)->count <= action->count) {
+        at = &(*at)->next;
+    }
+    action->next = *at;
+    *at = action;
+    run_actions(shard, part);
+    serve_waiting(shard, part);
+}
+
+/* ------------------------------------------------------------------ updates */
+
+/* Takes what an update of this part will need, so that it cannot fail half-way. */
+static kvs_status prepare(kvs_shard *shard, kvs_part *part, bool accumulates)
+{
+    size_t bytes = kvs_part_bytes(part);
+    uint32_t states =
+        part->binding == NULL ? 0 : kvs_optimizer_states(part->binding->optimizer);
+    for (uint32_t i = 0; i < states; i++) {
+        if (part->states[i] == NULL) {
+            KVS_TRY(kvs_pool_take(shard->pool, bytes, &part->states[i]));
+            kvs_batch_zero(&shard->batch, part->states[i]);
+        }
+    }
+    if (accumulates && part->accumulator == NULL) {
+        KVS_TRY(kvs_pool_take(shard->pool, bytes, &part->accumulator));
+    }
+    return KVS_OK;
+}
+
+/* The rule, on the accumulator and `last`. In place if nobody reads the value. */
+static kvs_status apply(kvs_shard *shard, kvs_part *part, const kvs_buffer *accumulator,
+                        const kvs_source *last)
+{
+    kvs_buffer *target = part->value;
+    if (!kvs_buffer_own(target)) {
+        KVS_TRY(kvs_pool_take(shard->pool, kvs_part_bytes(part), &target));
+    }
+    part->updates++;
+    kvs_batch_apply(&shard->batch, part, target, accumulator, last);
+    if (target != part->value) {
+        kvs_batch_release(&shard->batch, part->value);
+        part->value = target;
+    }
+    return KVS_OK;
+}
+
+/* No optimizer: the sum becomes the value, and what was the value the next accumulator. */
+static void replace(kvs_shard *shard, kvs_part *part)
+{
+    kvs_buffer *old = part->value;
+    part->value = part->accumulator;
+    part->accumulator = NULL;
+    if (kvs_buffer_own(old)) {
+        part->accumulator = old;
+    } else {
+        kvs_batch_release(&shard->batch, old);
+    }
+}
+
+static kvs_source source_of(const kvs_op *op)
+{
+    kvs_source source = {.payload = op->payload};
+    if (op->held != NULL) {
+        source.memory = &op->held->memory;
+    }
+    return source;
+}
+
+/* Asynchronous and local stores: every push is an update of its own. */
+static void push_alone(kvs_shard *shard, kvs_op *op)
+{
+    kvs_part *part = op->part;
+    kvs_source source = source_of(op);
+    kvs_status status = KVS_OPTIMIZER_NOT_SET;
+    kvs_batch_touch(&shard->batch, part);
+    if (part->binding != NULL || shard->store->kind == KVS_LOCAL) {
+        status = prepare(shard, part, part->binding == NULL);
+    }
+    if (status == KVS_OK && part->binding != NULL) {
+        status = apply(shard, part, NULL, &source);
+    } else if (status == KVS_OK) {
+        kvs_batch_accumulate(&shard->batch, part, part->accumulator, &source, true);
+        replace(shard, part);
+    }
+    advance(shard, part);
+    if (status == KVS_OK && op->want_value) {
+        capture(shard, part, op);
+    }
+    op->version = atomic_load_explicit(&part->version, memory_order_relaxed);
+    kvs_round_answer(shard, op, status);
+}
+
+/* ------------------------------------------------------------------ rounds */
+
+/* Copies the payload so that its frame can go; it keeps its credit. */
+static void hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
+{
+    if (op->held == NULL) {
+        kvs_status status = kvs_pool_take(shard->pool, op->payload.bytes, &op->held);
+        if (status != KVS_OK) {
+            kvs_round_answer(shard, op, status);
+            return;
+        }
+        kvs_batch_copy(&shard->batch, NULL, op->held, &op->payload);
+        atomic_fetch_add_explicit(&shard->held_bytes, op->payload.bytes, memory_order_relaxed);
+        use(shard, op);
+    }
+    kvs_op **at = &list->first;
+    if (by_rank) {
+        while (*at != NULL && (*at)->rank < op->rank) {
+            at = &(*at)->next;
+        }
+    }
+    if (!by_rank || *at == NULL) {
+        kvs_op_append(list, op);
+    } else {
+        op->next = *at;
+        *at = op;
+    }
+}
+
+/* Adds the contribution whose turn it is. `closes`: it is the round's last, and a rule follows,
+ * which reads it itself: then its payload is needed until the answer. */
+static void add_term(kvs_shard *shard, kvs_part *part, kvs_op *op, bool closes, kvs_source *last)
+{
+    kvs_round *round = &part->round;
+    *last = source_of(op);
+    kvs_batch_touch(&shard->batch, part);
+    if (!closes) {
+        kvs_batch_accumulate(&shard->batch, part, part->accumulator, last, round->terms == 0);
+        drop_held(shard, op);
+        use(shard, op);
+    }
+    round->terms++;
+    round->next_rank = op->rank + 1;
+    kvs_op_append(&part->summed, op);
+}
+
+/* Refuses what the open round holds and whatever still comes to it. */
+static void fail_round(kvs_shard *shard, kvs_part *part, kvs_status status, uint64_t now_ns)
+{
+    uint32_t missing[KVS_OP_MISSING_MAX];
+    uint32_t count =
+        kvs_schedule_culprits(&shard->schedule, &part->round, missing, KVS_OP_MISSING_MAX);
+    kvs_op_list *lists[] = {&part->summed, &part->held};
+    for (int i = 0; i < 2; i++) {
+        for (kvs_op *op; (op = kvs_op_shift(lists[i])) != NULL;) {
+            if (status == KVS_ROUND_FAILED) {
+                refuse_missing(shard, op, count, missing);
+            } else {
+                kvs_round_answer(shard, op, status);
+            }
+        }
+    }
+    atomic_fetch_add_explicit(&shard->rounds_failed, 1, memory_order_relaxed);
+    unlist_round(shard, part);
+    part->round.failed = true;
+    part->round.terms = 0;
+    open_round(shard, part, now_ns); /* as a failed one: it has a deadline of its own */
+}
+
+/* The update of a complete round. */
+static void close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last, uint64_t now_ns)
+{
+    if (part->binding != NULL) {
+        uint32_t accumulated = part->round.terms - (last != NULL ? 1 : 0);
+        kvs_status status =
+            apply(shard, part, accumulated > 0 ? part->accumulator : NULL, last);
+        if (status != KVS_OK) {
+            fail_round(shard, part, status, now_ns);
+            reset_round(shard, part);
+            advance(shard, part);
+            return;
+        }
+    } else {
+        replace(shard, part);
+    }
+    atomic_fetch_add_explicit(&shard->rounds_closed, 1, memory_order_relaxed);
+    reset_round(shard, part);
+    kvs_op_list summed = part->summed;
+    part->summed = (kvs_op_list){NULL, NULL};
+    uint64_t version = atomic_load_explicit(&part->version, memory_order_relaxed) + 1;
+    for (kvs_op *op; (op = kvs_op_shift(&summed)) != NULL;) {
+        op->version = version;
+        if (op->want_value) {
+            op->value = kvs_buffer_take(part->value);
+            kvs_batch_download(&shard->batch, op->value);
+        }
+        kvs_round_answer(shard, op, KVS_OK);
+    }
+    advance(shard, part);
+}
+
+/* Adds `op` (may be NULL) and every held contribution whose turn has come, and closes the round
+ * when it is complete. True when the round has ended. */
+static bool proceed(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_ns)
+{
+    const kvs_schedule *schedule = &shard->schedule;
+    kvs_round *round = &part->round;
+    kvs_source last;
+    bool fused = false; /* the rule reads `last` itself */
+    for (;;) {
+        if (op == NULL) {
+            uint32_t next = kvs_schedule_next(schedule, round);
+            if (next == schedule->num_workers) {
+                break;
+            }
+            if (part->held.first == NULL || part->held.first->rank != next) {
+                return false;
+            }
+            op = kvs_op_shift(&part->held);
+        }
+        kvs_round after = *round;
+        after.next_rank = op->rank + 1;
+        fused = part->binding != NULL &&
+                kvs_schedule_next(schedule, &after) == schedule->num_workers;
+        add_term(shard, part, op, fused, &last);
+        op = NULL;
+    }
+    if (round->terms == 0) {
+        return false; /* everyone is gone and nothing has come */
+    }
+    close_round(shard, part, fused ? &last : NULL, now_ns);
+    return true;
+}
+
+/* One contribution. True when its round has ended. */
+static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_ns)
+{
+    kvs_round *round = &part->round;
+    kvs_decision decision = kvs_schedule_push(&shard->schedule, round, op->rank);
+    if (decision == KVS_LATER) {
+        hold(shard, op, &part->later, false);
+        return false;
+    }
+    if (decision == KVS_FAIL) {
+        if (round->opened_ns == 0) {
+            open_round(shard, part, now_ns);
+            round->failed = true;
+            atomic_fetch_add_explicit(&shard->rounds_failed, 1, memory_order_relaxed);
+        }
+        uint32_t missing[KVS_OP_MISSING_MAX];
+        kvs_round_mark(round, op->rank);
+        uint32_t count =
+            kvs_schedule_culprits(&shard->schedule, round, missing, KVS_OP_MISSING_MAX);
+        refuse_missing(shard, op, count, missing);
+        if (!kvs_schedule_ended(&shard->schedule, round)) {
+            return false;
+        }
+        reset_round(shard, part);
+        advance(shard, part);
+        return true;
+    }
+    if (round->opened_ns == 0) {
+        kvs_status status = prepare(shard, part, true);
+        if (status != KVS_OK) {
+            kvs_round_answer(shard, op, status);
+            return false;
+        }
+        open_round(shard, part, now_ns);
+    }
+    if (decision == KVS_HOLD) {
+        hold(shard, op, &part->held, true);
+        if (op->held != NULL) {
+            kvs_round_mark(round, op->rank);
+        }
+        return false;
+    }
+    kvs_round_mark(round, op->rank);
+    return proceed(shard, part, op, now_ns);
+}
+
+/* Feeds what waited for later rounds, and what is in `queue` after it, as rounds end. */
+static void feed(kvs_shard *shard, kvs_part *part, kvs_op_list queue, bool ended, uint64_t now_ns)
+{
+    for (;;) {
+        if (ended && part->later.first != NULL) {
+            if (queue.first != NULL) {
+                part->later.last->next = queue.first;
+                part->later.last = queue.last;
+            }
+            queue = part->later;
+            part->later = (kvs_op_list){NULL, NULL};
+        }
+        kvs_op *op = kvs_op_shift(&queue);
+        if (op == NULL) {
+            return;
+        }
+        ended = contribute(shard, part, op, now_ns);
+    }
+}
+
+void kvs_round_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
+{
+    atomic_fetch_add_explicit(&shard->parts_pushed, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&shard->bytes_pushed, op->payload.bytes, memory_order_relaxed);
+    if (shard->store->kind != KVS_SYNC) {
+        push_alone(shard, op);
+        return;
+    }
+    op->next = NULL;
+    feed(shard, op->part, (kvs_op_list){op, op}, false, now_ns);
+}
+
+void kvs_round_review(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
+{
+    bool ended = false;
+    if (part->round.opened_ns == 0) {
+        return;
+    }
+    if (!part->round.failed && kvs_schedule_failed(&shard->schedule, &part->round)) {
+        fail_round(shard, part, KVS_ROUND_FAILED, now_ns);
+    }
+    if (!part->round.failed) {
+        ended = proceed(shard, part, NULL, now_ns);
+    } else if (kvs_schedule_ended(&shard->schedule, &part->round)) {
+        reset_round(shard, part);
+        advance(shard, part);
+        ended = true;
+    }
+    feed(shard, part, (kvs_op_list){NULL, NULL}, ended, now_ns);
+}
+
+void kvs_round_forget(kvs_shard *shard, kvs_part *part, uint32_t rank)
+{
+    kvs_op_list later = part->later;
+    part->later = (kvs_op_list){NULL, NULL};
+    for (kvs_op *op; (op = kvs_op_shift(&later)) != NULL;) {
+        if (op->rank == rank) {
+            kvs_round_answer(shard, op, KVS_FENCED);
+        } else {
+            kvs_op_append(&part->later, op);
+        }
+    }
+}
+
+void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
+{
+    if (part->round.failed) {
+        reset_round(shard, part);
+        advance(shard, part);
+        feed(shard, part, (kvs_op_list){NULL, NULL}, true, now_ns);
+    } else {
+        fail_round(shard, part, KVS_ROUND_FAILED, now_ns);
+        kvs_round_review(shard, part, now_ns);
+    }
+}
+
+void kvs_round_refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status)
+{
+    kvs_op_list *lists[] = {&part->summed, &part->held, &part->later, &part->waiting};
+    for (int i = 0; i < 4; i++) {
+        for (kvs_op *op; (op = kvs_op_shift(lists[i])) != NULL;) {
+            kvs_round_answer(shard, op, status);
+        }
+    }
+    reset_round(shard, part);
+    while (part->actions != NULL) {
+        kvs_action *action = part->actions;
+        part->actions = action->next;
+        action->part = NULL; /* dropped */
+        action->next = shard->acted;
+        shard->acted = action;
+    }
+}

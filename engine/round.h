@@ -1,0 +1,35 @@
+/* What happens to a part: contributions, rounds, updates, versions. Does what schedule.h decides.
+ *
+ * Threads: the holder of the part's shard. All of it only gathers work into the shard's batch and
+ * answers into its lists; the end of the turn computes and tells.
+ */
+#ifndef KVS_ENGINE_ROUND_H
+#define KVS_ENGINE_ROUND_H
+
+#include "engine/shard.h"
+
+/* A push, with its payload still borrowed. */
+void kvs_round_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns);
+
+/* A pull: answered now, or when what it waits for has happened. */
+void kvs_round_pull(kvs_shard *shard, kvs_op *op);
+
+/* The state of a rank has changed: goes on with, closes or fails the part's open round. */
+void kvs_round_review(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
+
+/* The rank's session has ended: what it gave to rounds that are not open yet is refused. */
+void kvs_round_forget(kvs_shard *shard, kvs_part *part, uint32_t rank);
+
+/* The deadline of the part's open round has passed. */
+void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
+
+/* Does it if the part is at the action's version, else keeps it. */
+void kvs_round_act(kvs_shard *shard, kvs_part *part, kvs_action *action);
+
+/* Refuses every op and drops every action of the part. */
+void kvs_round_refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status);
+
+/* The answer to one op, told at the end of the turn. Its payload is used up. */
+void kvs_round_answer(kvs_shard *shard, kvs_op *op, kvs_status status);
+
+#endif

@@ -1,0 +1,463 @@
+#include "engine/session.h"
+
+#include "base/check.h"
+#include "engine/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OPS_PER_SLAB 64u
+
+struct kvs_op_slab {
+    struct kvs_op_slab *next;
+    kvs_op ops[OPS_PER_SLAB];
+};
+
+static void end_turn(kvs_right *right, uint64_t now_ns);
+static void run_credit(kvs_task *task, uint64_t now_ns);
+static void run_end(kvs_task *task, uint64_t now_ns);
+static void run_resume(kvs_task *task, uint64_t now_ns);
+
+/* ------------------------------------------------------------------ life */
+
+kvs_status kvs_session_make(kvs_store *store, uint32_t rank, uint64_t now_ns, kvs_session **out)
+{
+    kvs_session *session = calloc(1, sizeof *session);
+    if (session == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    uint64_t size = atomic_load_explicit(&store->inflight_parts, memory_order_relaxed);
+    kvs_status status = kvs_window_init(&session->window, size);
+    if (status != KVS_OK) {
+        free(session);
+        return status;
+    }
+    kvs_right_init(&session->right, end_turn, store->engine->scheduler);
+    session->store = kvs_store_take(store);
+    session->rank = rank;
+    session->credit_limit = store->engine->credit_bytes;
+    session->credit_task.run = run_credit;
+    session->end_task.run = run_end;
+    session->resume_task.run = run_resume;
+    atomic_init(&session->references, 1);
+    atomic_init(&session->last_seen_ns, now_ns);
+    atomic_init(&session->next_sequence, 1);
+    store->engine->random(session->id, sizeof session->id);
+    *out = session;
+    return KVS_OK;
+}
+
+kvs_session *kvs_session_take(kvs_session *session)
+{
+    atomic_fetch_add_explicit(&session->references, 1, memory_order_relaxed);
+    return session;
+}
+
+void kvs_session_unref(kvs_session *session)
+{
+    if (session == NULL ||
+        atomic_fetch_sub_explicit(&session->references, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    KVS_CHECK(session->ops_live == 0);
+    if (session->push_channel != NULL) {
+        session->push_channel->table->unref(session->push_channel);
+    }
+    while (session->slabs != NULL) {
+        struct kvs_op_slab *next = session->slabs->next;
+        free(session->slabs);
+        session->slabs = next;
+    }
+    kvs_window_deinit(&session->window);
+    kvs_store *store = session->store;
+    free(session);
+    kvs_store_unref(store);
+}
+
+kvs_store *kvs_session_store(kvs_session *session)
+{
+    return session->store;
+}
+
+uint32_t kvs_session_rank(const kvs_session *session)
+{
+    return session->rank;
+}
+
+kvs_op *kvs_session_make_op(kvs_session *session, kvs_channel *channel, kvs_op_kind kind)
+{
+    if (session->free_ops == NULL) {
+        /* Grows to what the window and its pulls need, and no further. */
+        if (session->ops_made >= 4 * session->window.size + KVS_FRAME_PARTS_MAX) {
+            return NULL;
+        }
+        struct kvs_op_slab *slab = calloc(1, sizeof *slab);
+        if (slab == NULL) {
+            return NULL;
+        }
+        slab->next = session->slabs;
+        session->slabs = slab;
+        session->ops_made += OPS_PER_SLAB;
+        for (size_t i = 0; i < OPS_PER_SLAB; i++) {
+            slab->ops[i].next = session->free_ops;
+            session->free_ops = &slab->ops[i];
+        }
+    }
+    kvs_op *op = session->free_ops;
+    session->free_ops = op->next;
+    memset(op, 0, sizeof *op);
+    op->session = session;
+    op->rank = session->rank;
+    op->kind = kind;
+    op->channel = channel;
+    channel->table->take(channel);
+    if (session->ops_live++ == 0) {
+        (void)kvs_session_take(session); /* one reference for all of its ops */
+    }
+    return op;
+}
+
+void kvs_session_free_op(kvs_session *session, kvs_op *op)
+{
+    op->channel->table->unref(op->channel);
+    op->next = session->free_ops;
+    session->free_ops = op;
+    if (--session->ops_live == 0) {
+        kvs_session_unref(session); /* whoever posted this turn still has one */
+    }
+}
+
+/* ------------------------------------------------------------------ from other threads */
+
+void kvs_session_post(kvs_session *session, kvs_task *task, uint64_t now_ns)
+{
+    kvs_right_post(&session->right, task, now_ns);
+}
+
+/* With a reference of our own: the turn may give back the last of the others. */
+static void post(kvs_session *session, kvs_task *task, uint64_t now_ns)
+{
+    (void)kvs_session_take(session);
+    kvs_right_post(&session->right, task, now_ns);
+    kvs_session_unref(session);
+}
+
+void kvs_session_post_ops(kvs_task_list *ops, uint64_t now_ns)
+{
+    if (ops->first == NULL) {
+        return;
+    }
+    kvs_session *session = kvs_session_take(((kvs_op *)ops->first)->session);
+    kvs_right_post_list(&session->right, ops, now_ns);
+    kvs_session_unref(session);
+}
+
+void kvs_session_give_credit(kvs_session *session, uint64_t bytes, uint64_t now_ns)
+{
+    atomic_fetch_add_explicit(&session->credit_back, bytes, memory_order_relaxed);
+    if (!atomic_exchange_explicit(&session->credit_posted, true, memory_order_acq_rel)) {
+        post(session, &session->credit_task, now_ns);
+    }
+}
+
+void kvs_session_use_frame(kvs_frame *frame, uint64_t now_ns)
+{
+    /* Release: our reads of the bytes are over; acquire: so are everybody's. */
+    if (atomic_fetch_sub_explicit(&frame->pending, 1, memory_order_acq_rel) == 1) {
+        post(frame->session, &frame->task, now_ns);
+    }
+}
+
+void kvs_session_post_end(kvs_session *session, uint64_t now_ns)
+{
+    if (!atomic_exchange_explicit(&session->end_posted, true, memory_order_acq_rel)) {
+        post(session, &session->end_task, now_ns);
+    }
+}
+
+void kvs_session_post_resume(kvs_session *session, uint64_t low, uint64_t now_ns)
+{
+    atomic_store_explicit(&session->resume_low, low, memory_order_relaxed);
+    if (!atomic_exchange_explicit(&session->resume_posted, true, memory_order_acq_rel)) {
+        post(session, &session->resume_task, now_ns);
+    }
+}
+
+/* ------------------------------------------------------------------ the session's own tasks */
+
+static void run_credit(kvs_task *task, uint64_t now_ns)
+{
+    kvs_session *session = (kvs_session *)((char *)task - offsetof(kvs_session, credit_task));
+    (void)now_ns;
+    /* First the flag, then the sum: what comes in between posts again. */
+    atomic_store_explicit(&session->credit_posted, false, memory_order_release);
+    uint64_t bytes = atomic_exchange_explicit(&session->credit_back, 0, memory_order_acquire);
+    KVS_CHECK(bytes <= session->credit_used);
+    session->credit_used -= bytes;
+    atomic_store_explicit(&session->inflight_bytes, session->credit_used, memory_order_relaxed);
+    kvs_channel *channel = session->push_channel;
+    if (bytes > 0 && channel != NULL && !channel->closed) {
+        channel->table->credit(channel, bytes);
+        kvs_session_mark_dirty(session, channel);
+    }
+}
+
+static void run_resume(kvs_task *task, uint64_t now_ns)
+{
+    kvs_session *session = (kvs_session *)((char *)task - offsetof(kvs_session, resume_task));
+    atomic_store_explicit(&session->resume_posted, false, memory_order_release);
+    uint64_t low = atomic_load_explicit(&session->resume_low, memory_order_acquire);
+    kvs_window_skip(&session->window, low);
+    kvs_session_open_door(session, now_ns);
+    kvs_session_send_chains(session, now_ns);
+}
+
+/* Refuses what waits at the door; what is with the shards is answered by them. */
+static void run_end(kvs_task *task, uint64_t now_ns)
+{
+    kvs_session *session = (kvs_session *)((char *)task - offsetof(kvs_session, end_task));
+    for (kvs_op *op; (op = kvs_op_shift(&session->deferred)) != NULL;) {
+        op->status = KVS_FENCED;
+        if (op->kind == KVS_OP_KEY) {
+            kvs_pull_drop(session, op, now_ns);
+            continue;
+        }
+        session->credit_used -= op->charge;
+        op->charge = 0;
+        kvs_session_use_frame(op->frame, now_ns);
+        op->frame = NULL;
+        kvs_session_take_answer(&op->task, now_ns);
+    }
+}
+
+void kvs_session_mark_dirty(kvs_session *session, kvs_channel *channel)
+{
+    if (!channel->dirty) {
+        channel->dirty = true;
+        channel->table->take(channel);
+        channel->dirty_next = session->dirty;
+        session->dirty = channel;
+    }
+}
+
+/* ------------------------------------------------------------------ answers */
+
+/* Sorts by channel, kind and sequence. Mostly in order already: insertion. */
+static void sort_acks(kvs_session *session)
+{
+    for (uint32_t i = 1; i < session->ack_count; i++) {
+        for (uint32_t j = i; j > 0; j--) {
+            bool swap = session->acks[j - 1].channel != session->acks[j].channel
+                            ? session->acks[j - 1].channel > session->acks[j].channel
+                        : session->acks[j - 1].duplicate != session->acks[j].duplicate
+                            ? session->acks[j - 1].duplicate
+                            : session->acks[j - 1].sequence > session->acks[j].sequence;
+            if (!swap) {
+                break;
+            }
+            __typeof__(session->acks[0]) other = session->acks[j];
+            session->acks[j] = session->acks[j - 1];
+            session->acks[j - 1] = other;
+        }
+    }
+}
+
+static void flush_acks(kvs_session *session)
+{
+    sort_acks(session);
+    for (uint32_t i = 0; i < session->ack_count;) {
+        kvs_channel *channel = session->acks[i].channel;
+        bool duplicate = session->acks[i].duplicate;
+        uint64_t first = session->acks[i].sequence;
+        uint64_t last = first;
+        while (++i < session->ack_count && session->acks[i].channel == channel &&
+               session->acks[i].duplicate == duplicate && session->acks[i].sequence <= last + 1) {
+            last = session->acks[i].sequence;
+        }
+        if (!channel->closed) {
+            channel->table->ack(channel, first, last, duplicate);
+        }
+    }
+    session->ack_count = 0;
+}
+
+void kvs_session_ack(kvs_session *session, kvs_channel *channel, uint64_t sequence, bool duplicate)
+{
+    if (channel->closed) {
+        return;
+    }
+    if (session->ack_count == KVS_SESSION_ACKS) {
+        flush_acks(session);
+    }
+    session->acks[session->ack_count].channel = channel;
+    session->acks[session->ack_count].sequence = sequence;
+    session->acks[session->ack_count].duplicate = duplicate;
+    session->ack_count++;
+    kvs_session_mark_dirty(session, channel); /* keeps it until the end of the turn */
+}
+
+void kvs_session_refuse(kvs_session *session, kvs_channel *channel, uint64_t sequence,
+                        const char *key, size_t key_bytes, const kvs_problem *problem)
+{
+    atomic_fetch_add_explicit(&session->store->refused, 1, memory_order_relaxed);
+    if (!channel->closed) {
+        channel->table->refuse(channel, sequence, key, key_bytes, problem);
+        kvs_session_mark_dirty(session, channel);
+    }
+}
+
+void kvs_op_explain(const kvs_op *op, kvs_problem *problem)
+{
+    problem->status = op->status;
+    problem->detail[0] = '\0';
+    if (op->status != KVS_ROUND_FAILED || op->missing_count == 0) {
+        return;
+    }
+    char ranks[128];
+    size_t used = 0;
+    uint32_t named = op->missing_count < KVS_OP_MISSING_MAX ? op->missing_count : KVS_OP_MISSING_MAX;
+    for (uint32_t i = 0; i < named; i++) {
+        used += (size_t)snprintf(ranks + used, sizeof ranks - used, "%s%u", i == 0 ? "" : ", ",
+                                 op->missing[i]);
+    }
+    (void)snprintf(problem->detail, sizeof problem->detail, "missing rank%s %s%s of %u, part %llu",
+                   op->missing_count == 1 ? "" : "s", ranks,
+                   named < op->missing_count ? " and more" : "", op->session->store->num_workers,
+                   (unsigned long long)op->part->index);
+}
+
+void kvs_session_give_value(kvs_session *session, kvs_op *op)
+{
+    kvs_channel *channel = op->channel;
+    if (op->value == NULL) {
+        return;
+    }
+    if (channel->closed) {
+        kvs_buffer_unref(op->value);
+        op->value = NULL;
+        return;
+    }
+    const kvs_part *part = op->part;
+    const kvs_key *key = part->key;
+    kvs_value_part value = {
+        .header = {.key = key->name,
+                   .key_bytes = key->name_bytes,
+                   .dtype = key->dtype,
+                   .has_shape = true,
+                   .shape = key->packed_shape,
+                   .shape_bytes = key->packed_shape_bytes,
+                   .element_offset = part->index * key->part_elements,
+                   .element_count = part->elements,
+                   .sequence = op->sequence,
+                   .payload_bytes = kvs_part_bytes(part),
+                   .version = {.epoch = session->store->engine->epoch, .count = op->version}},
+        .data = op->value->memory.host,
+        .buffer = op->value};
+    op->value = NULL;
+    channel->table->value(channel, &value);
+    kvs_session_mark_dirty(session, channel);
+}
+
+void kvs_session_take_answer(kvs_task *task, uint64_t now_ns)
+{
+    kvs_op *op = (kvs_op *)task;
+    kvs_session *session = op->session;
+    if (op->kind == KVS_OP_PULL) {
+        kvs_pull_take_answer(session, op, now_ns);
+        return;
+    }
+    uint64_t through = session->window.through;
+    kvs_window_end(&session->window, op->sequence, op->status);
+    atomic_fetch_sub_explicit(&session->inflight_parts, 1, memory_order_relaxed);
+    if (op->status == KVS_OK) {
+        kvs_session_give_value(session, op);
+        kvs_session_ack(session, op->channel, op->sequence, false);
+    } else {
+        kvs_problem problem;
+        kvs_op_explain(op, &problem);
+        kvs_buffer_unref(op->value);
+        op->value = NULL;
+        kvs_session_refuse(session, op->channel, op->sequence, op->part->key->name,
+                           op->part->key->name_bytes, &problem);
+    }
+    kvs_session_free_op(session, op);
+    if (session->window.through != through || session->snapshots_deferred > 0) {
+        kvs_session_open_door(session, now_ns);
+        kvs_session_send_chains(session, now_ns);
+    }
+}
+
+/* The end of a turn: acks as ranges, then whatever has something to send. */
+static void end_turn(kvs_right *right, uint64_t now_ns)
+{
+    kvs_session *session = (kvs_session *)((char *)right - offsetof(kvs_session, right));
+    flush_acks(session);
+    while (session->dirty != NULL) {
+        kvs_channel *channel = session->dirty;
+        session->dirty = channel->dirty_next;
+        channel->dirty = false;
+        if (!channel->closed) {
+            channel->table->flush(channel, now_ns);
+        }
+        channel->table->unref(channel);
+    }
+}
+
+/* ------------------------------------------------------------------ to the shards */
+
+void kvs_session_chain(kvs_session *session, kvs_op *op)
+{
+    op->task.run = kvs_shard_take_op;
+    kvs_task_list_append(&session->chains[op->part->shard->index], &op->task);
+}
+
+void kvs_session_send_chains(kvs_session *session, uint64_t now_ns)
+{
+    kvs_store *store = session->store;
+    for (uint32_t i = 0; i < store->shard_count; i++) {
+        if (session->chains[i].first != NULL) {
+            kvs_task_list list = session->chains[i];
+            session->chains[i] = (kvs_task_list){NULL, NULL};
+            kvs_right_post_list(&store->shards[i]->right, &list, now_ns);
+        }
+    }
+}
+
+bool kvs_session_defers(const kvs_session *session, const kvs_op *op)
+{
+    return op->snapshot ? op->after >= session->window.low : op->after > session->window.through;
+}
+
+void kvs_session_open_door(kvs_session *session, uint64_t now_ns)
+{
+    bool moved = session->deferred.first != NULL;
+    while (moved) {
+        moved = false;
+        kvs_op_list waiting = session->deferred;
+        session->deferred = (kvs_op_list){NULL, NULL};
+        session->snapshots_deferred = 0;
+        for (kvs_op *op; (op = kvs_op_shift(&waiting)) != NULL;) {
+            if (kvs_session_defers(session, op)) {
+                kvs_op_append(&session->deferred, op);
+                session->snapshots_deferred += op->snapshot ? 1u : 0u;
+            } else if (op->kind == KVS_OP_KEY) {
+                kvs_pull_start(session, op, now_ns);
+            } else {
+                kvs_session_chain(session, op);
+                moved = kvs_window_open(&session->window, op->sequence) || moved;
+            }
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ leases */
+
+kvs_status kvs_session_heartbeat(kvs_session *session, uint64_t now_ns)
+{
+    if (atomic_load_explicit(&session->ended, memory_order_acquire)) {
+        return KVS_FENCED;
+    }
+    atomic_store_explicit(&session->last_seen_ns, now_ns, memory_order_relaxed);
+    return KVS_OK;
+}

@@ -1,0 +1,399 @@
+#include "tests/contract/backend_contract.h"
+#include "tests/contract/rule_oracle.h"
+
+#include "engine/optimizer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define UPDATES 3u
+#define ELEMENTS_MAX 2000u
+
+/* Where the gradient of an update is: sum, last term, or both. */
+typedef enum gradient_form {
+    FORM_ACCUMULATOR,
+    FORM_LAST_SPANS,
+    FORM_LAST_MEMORY,
+    FORM_BOTH_SPANS,
+    FORM_BOTH_MEMORY,
+    FORM_COUNT
+} gradient_form;
+
+typedef struct rule_case {
+    kvs_oracle_rule rule;
+    kvs_optimizer *optimizer;
+    kvs_dtype dtype;
+    size_t elements;
+    gradient_form form;
+    bool in_place; /* weight and target are the same memory */
+    void *weight;
+    void *sum[UPDATES];
+    void *last[UPDATES];
+    kvs_contract_pieces pieces[UPDATES];
+} rule_case;
+
+/* What a run leaves: every array with room for doubles. */
+typedef struct rule_result {
+    uint64_t weight[ELEMENTS_MAX];
+    uint64_t state[KVS_RULE_STATES_MAX][ELEMENTS_MAX];
+} rule_result;
+
+static kvs_optimizer *parse(const char *json)
+{
+    kvs_optimizer *optimizer = NULL;
+    kvs_problem problem = {0};
+    if (kvs_optimizer_parse(json, strlen(json), &optimizer, &problem) != KVS_OK) {
+        fail_msg("%s: %s", json, problem.detail);
+    }
+    return optimizer;
+}
+
+static kvs_oracle_rule random_rule(kvs_contract *contract, const char *name, const char *rules)
+{
+    static const double rates[] = {0.1, 0.01};
+    static const double momenta[] = {0, 0.9};
+    static const double decays[] = {0, 0.01};
+    static const double scales[] = {1, 0.5, 1.0 / 3};
+    static const double clips[] = {0, 0.12, 1};
+    return (kvs_oracle_rule){
+        .name = name,
+        .rules = rules,
+        .learning_rate = rates[kvs_contract_random(contract, 2)],
+        .momentum = momenta[kvs_contract_random(contract, 2)],
+        .wd = decays[kvs_contract_random(contract, 2)],
+        .rescale = scales[kvs_contract_random(contract, 3)],
+        .clip = clips[kvs_contract_random(contract, 3)],
+    };
+}
+
+static rule_case make_case(kvs_contract *contract, const kvs_oracle_rule *rule, kvs_dtype dtype,
+                           uint32_t number, bool odd)
+{
+    char json[512];
+    kvs_oracle_json(rule, json, sizeof json);
+    uint64_t bound = kvs_contract_random(contract, 2) == 0 ? 70 : ELEMENTS_MAX;
+    rule_case one = {
+        .rule = *rule,
+        .optimizer = parse(json),
+        .dtype = dtype,
+        .elements = (size_t)kvs_contract_random(contract, bound),
+        .form = number % FORM_COUNT,
+        .in_place = kvs_contract_random(contract, 2) == 0,
+    };
+    size_t bytes = one.elements * kvs_dtype_bytes(dtype);
+    void (*fill)(kvs_contract *, kvs_dtype, void *, size_t) =
+        odd ? kvs_contract_fill_odd : kvs_contract_fill;
+    one.weight = malloc(bytes + 1);
+    fill(contract, dtype, one.weight, one.elements);
+    for (size_t i = 0; i < UPDATES; i++) {
+        one.sum[i] = malloc(bytes + 1);
+        one.last[i] = malloc(bytes + 1);
+        fill(contract, dtype, one.sum[i], one.elements);
+        fill(contract, dtype, one.last[i], one.elements);
+        one.pieces[i] = kvs_contract_cut_bytes(contract, one.last[i], bytes,
+                                               number / FORM_COUNT % KVS_CUT_COUNT);
+    }
+    return one;
+}
+
+static void free_case(rule_case *one)
+{
+    for (size_t i = 0; i < UPDATES; i++) {
+        free(one->sum[i]);
+        free(one->last[i]);
+        kvs_contract_pieces_free(&one->pieces[i]);
+    }
+    free(one->weight);
+    kvs_optimizer_unref(one->optimizer);
+}
+
+/* ------------------------------------------------------------------ a run on one side */
+
+typedef struct rule_memory {
+    kvs_memory weight[2]; /* the current one, and where the next goes when not in place */
+    kvs_memory state[KVS_RULE_STATES_MAX];
+} rule_memory;
+
+static void apply_update(kvs_contract_side *side, const rule_case *one, rule_memory *memory,
+                         size_t update)
+{
+    size_t bytes = one->elements * kvs_dtype_bytes(one->dtype);
+    bool has_sum = one->form == FORM_ACCUMULATOR || one->form >= FORM_BOTH_SPANS;
+    bool from_spans = one->form == FORM_LAST_SPANS || one->form == FORM_BOTH_SPANS;
+    kvs_memory sum = kvs_contract_memory(side, one->sum[update], bytes);
+    kvs_memory last = kvs_contract_memory(side, one->last[update], bytes);
+    kvs_apply_item item = {
+        .weight = &memory->weight[one->in_place ? 0 : update % 2],
+        .target = &memory->weight[one->in_place ? 0 : (update + 1) % 2],
+        .state = {&memory->state[0], &memory->state[1]},
+        .accumulator = has_sum ? &sum : NULL,
+        .elements = one->elements,
+        .dtype = one->dtype,
+    };
+    if (from_spans) {
+        item.last.payload = one->pieces[update].payload;
+    } else if (one->form != FORM_ACCUMULATOR) {
+        item.last.memory = &last;
+    }
+    kvs_multipliers multipliers = kvs_optimizer_multipliers(one->optimizer, "w", 1);
+    kvs_optimizer_scalars(one->optimizer, multipliers, update + 1, &item.scalars);
+    assert_int_equal(side->backend->table->apply(side->stream, &item, 1), KVS_OK);
+    kvs_contract_free(side, &sum);
+    kvs_contract_free(side, &last);
+}
+
+static void run_case(kvs_contract_side *side, const rule_case *one, rule_result *out)
+{
+    size_t bytes = one->elements * kvs_dtype_bytes(one->dtype);
+    rule_memory memory = {
+        .weight = {kvs_contract_memory(side, one->weight, bytes),
+                   kvs_contract_memory(side, NULL, bytes)},
+        .state = {kvs_contract_memory(side, NULL, bytes), kvs_contract_memory(side, NULL, bytes)},
+    };
+    for (size_t i = 0; i < UPDATES; i++) {
+        apply_update(side, one, &memory, i);
+    }
+    kvs_contract_read(side, &memory.weight[one->in_place ? 0 : UPDATES % 2], out->weight);
+    for (size_t i = 0; i < 2; i++) {
+        kvs_contract_read(side, &memory.state[i], out->state[i]);
+        kvs_contract_free(side, &memory.state[i]);
+        kvs_contract_free(side, &memory.weight[i]);
+    }
+}
+
+static void check_bits(const rule_case *one, const rule_result *a, const rule_result *b)
+{
+    kvs_contract_same(one->dtype, a->weight, b->weight, one->elements);
+    for (size_t i = 0; i < KVS_RULE_STATES_MAX; i++) {
+        kvs_contract_same(one->dtype, a->state[i], b->state[i], one->elements);
+    }
+}
+
+/* ------------------------------------------------------------------ against the oracle */
+
+static double float_at(kvs_dtype dtype, const void *data, size_t index)
+{
+    return dtype == KVS_F32 ? (double)((const float *)data)[index] : ((const double *)data)[index];
+}
+
+/* The rule reads the sum as the dtype holds it. */
+static double gradient_at(const rule_case *one, size_t update, size_t i)
+{
+    double sum = float_at(one->dtype, one->sum[update], i);
+    double last = float_at(one->dtype, one->last[update], i);
+    if (one->form == FORM_ACCUMULATOR) {
+        return sum;
+    }
+    if (one->form == FORM_LAST_SPANS || one->form == FORM_LAST_MEMORY) {
+        return last;
+    }
+    return one->dtype == KVS_F32 ? (double)(float)(sum + last) : sum + last;
+}
+
+static void check_oracle(const rule_case *one, const rule_result *got)
+{
+    double numbers[ELEMENTS_MAX];
+    kvs_oracle oracle;
+    for (size_t i = 0; i < one->elements; i++) {
+        numbers[i] = float_at(one->dtype, one->weight, i);
+    }
+    kvs_oracle_init(&oracle, &one->rule, numbers, one->elements);
+    for (size_t update = 0; update < UPDATES; update++) {
+        for (size_t i = 0; i < one->elements; i++) {
+            numbers[i] = gradient_at(one, update, i);
+        }
+        kvs_oracle_update(&oracle, numbers);
+    }
+    double unit = one->dtype == KVS_F32 ? 6e-8 : 1e-14;
+    for (size_t i = 0; i < one->elements; i++) {
+        double weight = float_at(one->dtype, got->weight, i);
+        if (!(fabs(weight - oracle.w[i]) <= kvs_oracle_tolerance(&oracle, i, unit))) {
+            fail_msg("%s of rules %s, element %zu: %.9g is not %.9g", one->rule.name,
+                     one->rule.rules, i, weight, oracle.w[i]);
+        }
+    }
+    kvs_oracle_deinit(&oracle);
+}
+
+static bool promised(const kvs_contract *contract, kvs_dtype dtype)
+{
+    return (contract->dtypes >> dtype & 1) != 0;
+}
+
+static void run_cases(kvs_contract *contract, bool odd)
+{
+    static const char *const names[] = {"sgd", "adam", "test"};
+    static rule_result got[2];
+    for (uint32_t i = 0; i < contract->cases; i++) {
+        kvs_dtype dtype = kvs_contract_random(contract, 4) == 0 ? KVS_F64 : KVS_F32;
+        kvs_oracle_rule rule = random_rule(contract, names[i % 3], i / 3 % 2 == 0 ? "1.9" : "2.0");
+        if (!promised(contract, dtype)) {
+            continue;
+        }
+        rule_case one = make_case(contract, &rule, dtype, i / 6, odd);
+        run_case(&contract->side[0], &one, &got[0]);
+        run_case(&contract->side[1], &one, &got[1]);
+        check_bits(&one, &got[0], &got[1]);
+        if (!odd) {
+            check_oracle(&one, &got[0]);
+        }
+        free_case(&one);
+    }
+}
+
+static void every_rule_is_right_and_bit_equal(void **state)
+{
+    run_cases(kvs_contract_of(state), false);
+}
+
+static void every_rule_is_bit_equal_on_odd_floats(void **state)
+{
+    run_cases(kvs_contract_of(state), true);
+}
+
+/* ------------------------------------------------------------------ known numbers */
+
+/* w0 = [1, -2, .5]; three updates with g = [.1 t, -.3, .2]; lr .1, wd .01, rescale .5, clip .12.
+ * The values were computed in float64 from the formulas. */
+static const struct {
+    const char *fields;
+    double weight[3];
+} vectors[] = {
+    {"\"name\": \"sgd\"", {.970023, -1.958042, .4685315}},
+    {"\"name\": \"sgd\", \"rules\": \"2.0\"", {.970023, -1.958042, .4685315}},
+    {"\"name\": \"sgd\", \"momentum\": 0.9", {.9498738, -1.9215272, .4411454}},
+    {"\"name\": \"sgd\", \"momentum\": 0.9, \"rules\": \"2.0\"", {.9498738, -1.9215272, .4411454}},
+    {"\"name\": \"adam\"", {.7039127, -1.7000006, .2000966}},
+    {"\"name\": \"adam\", \"rules\": \"2.0\"", {.7041704, -1.7000715, .2000966}},
+    {"\"name\": \"test\"", {1.3, -2.45, .8}},
+    {"\"name\": \"test\", \"rules\": \"2.0\"", {.967022994, -1.949050983, .4685314895}},
+};
+
+static void known_numbers_come_out(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    kvs_contract_side *side = &contract->side[0];
+    static const float start[3] = {1.0f, -2.0f, 0.5f};
+    static rule_result got;
+    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
+        char json[256];
+        (void)snprintf(json, sizeof json,
+                       "{%s, \"learning_rate\": 0.1, \"wd\": 0.01, \"rescale_grad\": 0.5, "
+                       "\"clip_gradient\": 0.12}",
+                       vectors[i].fields);
+        float gradient[UPDATES][3];
+        rule_case one = {.optimizer = parse(json),
+                         .dtype = KVS_F32,
+                         .elements = 3,
+                         .form = FORM_ACCUMULATOR,
+                         .in_place = true};
+        one.weight = malloc(sizeof start);
+        memcpy(one.weight, start, sizeof start);
+        for (size_t t = 0; t < UPDATES; t++) {
+            gradient[t][0] = 0.1f * (float)(t + 1);
+            gradient[t][1] = -0.3f;
+            gradient[t][2] = 0.2f;
+            one.sum[t] = malloc(sizeof gradient[t]);
+            one.last[t] = calloc(1, sizeof gradient[t]);
+            memcpy(one.sum[t], gradient[t], sizeof gradient[t]);
+        }
+        run_case(side, &one, &got);
+        for (size_t j = 0; j < 3; j++) {
+            double weight = float_at(KVS_F32, got.weight, j);
+            if (fabs(weight - vectors[i].weight[j]) > 1e-5 * fabs(vectors[i].weight[j])) {
+                fail_msg("%s: %.8g is not %.8g", json, weight, vectors[i].weight[j]);
+            }
+        }
+        free_case(&one);
+    }
+}
+
+static void test_rule_of_1_9_keeps_a_copy_of_the_weight(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    static rule_result got;
+    kvs_oracle_rule rule = {.name = "test", .rules = "1.9", .learning_rate = 1, .rescale = 2};
+    rule_case one = make_case(contract, &rule, KVS_F32, 0, false);
+    run_case(&contract->side[0], &one, &got);
+    assert_memory_equal(got.weight, got.state[0], one.elements * sizeof(float));
+    free_case(&one);
+}
+
+static void one_batch_applies_different_rules(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    kvs_contract_side *side = &contract->side[0];
+    static const char *const jsons[] = {
+        "{\"name\": \"sgd\", \"learning_rate\": 1}",
+        "{\"name\": \"test\", \"rescale_grad\": 3}",
+        "{\"name\": \"sgd\", \"learning_rate\": 0.5, \"momentum\": 0.5}",
+    };
+    const float expected[] = {1 - 2, 1 + 3 * 2, 1 - 0.5f * 2};
+    const float one = 1;
+    const float two = 2;
+    kvs_memory weight[3], states[3], sum[3];
+    kvs_apply_item item[3];
+    for (size_t i = 0; i < 3; i++) {
+        kvs_optimizer *optimizer = parse(jsons[i]);
+        weight[i] = kvs_contract_memory(side, &one, sizeof one);
+        states[i] = kvs_contract_memory(side, NULL, sizeof one);
+        sum[i] = kvs_contract_memory(side, &two, sizeof two);
+        item[i] = (kvs_apply_item){.weight = &weight[i],
+                                   .target = &weight[i],
+                                   .state = {&states[i]},
+                                   .accumulator = &sum[i],
+                                   .elements = 1,
+                                   .dtype = KVS_F32};
+        kvs_optimizer_scalars(optimizer, (kvs_multipliers){1, 1}, 1, &item[i].scalars);
+        kvs_optimizer_unref(optimizer);
+    }
+    assert_int_equal(side->backend->table->apply(side->stream, item, 3), KVS_OK);
+    for (size_t i = 0; i < 3; i++) {
+        float got = 0;
+        kvs_contract_read(side, &weight[i], &got);
+        assert_true(got == expected[i]);
+        kvs_contract_free(side, &weight[i]);
+        kvs_contract_free(side, &states[i]);
+        kvs_contract_free(side, &sum[i]);
+    }
+}
+
+static void a_rule_for_another_dtype_is_refused_and_changes_nothing(void **state)
+{
+    kvs_contract_side *side = &kvs_contract_of(state)->side[0];
+    const float before = 1;
+    float got = 0;
+    kvs_memory weight[2] = {kvs_contract_memory(side, &before, sizeof before),
+                            kvs_contract_memory(side, &before, sizeof before)};
+    kvs_memory sum = kvs_contract_memory(side, &before, sizeof before);
+    kvs_apply_item item[2];
+    for (size_t i = 0; i < 2; i++) {
+        item[i] = (kvs_apply_item){.weight = &weight[i],
+                                   .target = &weight[i],
+                                   .accumulator = &sum,
+                                   .elements = 1,
+                                   .dtype = i == 0 ? KVS_F32 : KVS_F16,
+                                   .scalars = {.rule = KVS_RULE_SGD, .rescale = 1, .lr = 1}};
+    }
+    assert_int_equal(side->backend->table->apply(side->stream, item, 2), KVS_UNIMPLEMENTED);
+    kvs_contract_read(side, &weight[0], &got);
+    assert_true(got == before);
+    kvs_contract_free(side, &weight[0]);
+    kvs_contract_free(side, &weight[1]);
+    kvs_contract_free(side, &sum);
+}
+
+kvs_contract_tests kvs_contract_rule_tests(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_rule_is_right_and_bit_equal),
+        cmocka_unit_test(every_rule_is_bit_equal_on_odd_floats),
+        cmocka_unit_test(known_numbers_come_out),
+        cmocka_unit_test(test_rule_of_1_9_keeps_a_copy_of_the_weight),
+        cmocka_unit_test(one_batch_applies_different_rules),
+        cmocka_unit_test(a_rule_for_another_dtype_is_refused_and_changes_nothing),
+    };
+    return (kvs_contract_tests){tests, sizeof tests / sizeof tests[0]};
+}

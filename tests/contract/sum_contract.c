@@ -1,0 +1,286 @@
+#include "tests/contract/backend_contract.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Terms of one sum, at most; each of at most ELEMENTS_MAX elements. */
+#define TERMS_MAX 5u
+#define ELEMENTS_MAX 3000u
+
+static const kvs_dtype added[] = {KVS_F32, KVS_F64, KVS_U8, KVS_I8, KVS_I32, KVS_I64};
+#define ADDED (sizeof added / sizeof added[0])
+
+static bool promised(const kvs_contract *contract, kvs_dtype dtype)
+{
+    return (contract->dtypes >> dtype & 1) != 0;
+}
+
+/* One sum: terms as plain arrays and as the payloads in which they arrive. */
+typedef struct sum_case {
+    kvs_dtype dtype;
+    size_t elements;
+    size_t terms;
+    void *term[TERMS_MAX];
+    kvs_contract_pieces pieces[TERMS_MAX];
+} sum_case;
+
+static sum_case make_case(kvs_contract *contract, kvs_dtype dtype, kvs_contract_cut cut, bool odd)
+{
+    sum_case sum = {.dtype = dtype};
+    /* Half of them about the length of a vector, where the tails are. */
+    uint64_t bound = kvs_contract_random(contract, 2) == 0 ? 70 : ELEMENTS_MAX;
+    sum.elements = (size_t)kvs_contract_random(contract, bound);
+    sum.terms = 1 + (size_t)kvs_contract_random(contract, TERMS_MAX);
+    size_t bytes = sum.elements * kvs_dtype_bytes(dtype);
+    for (size_t i = 0; i < sum.terms; i++) {
+        sum.term[i] = malloc(bytes + 1);
+        if (odd) {
+            kvs_contract_fill_odd(contract, dtype, sum.term[i], sum.elements);
+        } else {
+            kvs_contract_fill(contract, dtype, sum.term[i], sum.elements);
+        }
+        sum.pieces[i] = kvs_contract_cut_bytes(contract, sum.term[i], bytes, cut);
+    }
+    return sum;
+}
+
+static void free_case(sum_case *sum)
+{
+    for (size_t i = 0; i < sum->terms; i++) {
+        free(sum->term[i]);
+        kvs_contract_pieces_free(&sum->pieces[i]);
+    }
+}
+
+/* Sums on a side, from spans or from memory; `out` receives the result. */
+static void run_case(kvs_contract_side *side, const sum_case *sum, bool from_memory, void *out)
+{
+    const kvs_backend_table *table = side->backend->table;
+    size_t bytes = sum->elements * kvs_dtype_bytes(sum->dtype);
+    kvs_memory target = kvs_contract_memory(side, NULL, bytes);
+    kvs_memory held[TERMS_MAX];
+    for (size_t i = 0; i < sum->terms; i++) {
+        kvs_accumulate_item item = {
+            .target = &target,
+            .source = {.payload = sum->pieces[i].payload},
+            .elements = sum->elements,
+            .dtype = sum->dtype,
+            .first = i == 0,
+        };
+        if (from_memory) {
+            held[i] = kvs_contract_memory(side, sum->term[i], bytes);
+            item.source = (kvs_source){.memory = &held[i]};
+        }
+        assert_int_equal(table->accumulate(side->stream, &item, 1), KVS_OK);
+    }
+    kvs_contract_read(side, &target, out);
+    for (size_t i = 0; from_memory && i < sum->terms; i++) {
+        kvs_contract_free(side, &held[i]);
+    }
+    kvs_contract_free(side, &target);
+}
+
+/* ------------------------------------------------------------------ the oracle */
+
+static uint64_t integer_at(kvs_dtype dtype, const void *data, size_t index)
+{
+    size_t bytes = kvs_dtype_bytes(dtype);
+    uint64_t value = 0;
+    memcpy(&value, (const uint8_t *)data + index * bytes, bytes); /* little-endian */
+    return value;
+}
+
+static double float_at(kvs_dtype dtype, const void *data, size_t index)
+{
+    return dtype == KVS_F32 ? (double)((const float *)data)[index] : ((const double *)data)[index];
+}
+
+static void check_sum(const sum_case *sum, const void *got)
+{
+    bool floats = sum->dtype == KVS_F32 || sum->dtype == KVS_F64;
+    double tolerance = sum->dtype == KVS_F32 ? 1e-5 : 1e-14;
+    size_t bits = 8 * kvs_dtype_bytes(sum->dtype);
+    uint64_t mask = bits == 64 ? UINT64_MAX : (UINT64_C(1) << bits) - 1;
+    for (size_t i = 0; i < sum->elements; i++) {
+        double total = 0;
+        uint64_t wrapped = 0;
+        for (size_t j = 0; j < sum->terms; j++) {
+            total += floats ? float_at(sum->dtype, sum->term[j], i) : 0;
+            wrapped += floats ? 0 : integer_at(sum->dtype, sum->term[j], i);
+        }
+        if (floats) {
+            assert_true(fabs(float_at(sum->dtype, got, i) - total) <= tolerance);
+        } else {
+            assert_int_equal(integer_at(sum->dtype, got, i), wrapped & mask);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ tests */
+
+static void sums_of_every_dtype_and_cut_are_right_and_bit_equal(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    static uint64_t got[2][ELEMENTS_MAX]; /* room for the widest dtype */
+    for (uint32_t i = 0; i < contract->cases; i++) {
+        kvs_dtype dtype = added[i % ADDED];
+        if (!promised(contract, dtype)) {
+            continue;
+        }
+        sum_case sum = make_case(contract, dtype, i / ADDED % KVS_CUT_COUNT, false);
+        run_case(&contract->side[0], &sum, false, got[0]);
+        run_case(&contract->side[1], &sum, false, got[1]);
+        check_sum(&sum, got[0]);
+        kvs_contract_same(dtype, got[0], got[1], sum.elements);
+        free_case(&sum);
+    }
+}
+
+static void sums_of_odd_floats_are_bit_equal(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    static uint64_t got[2][ELEMENTS_MAX];
+    for (uint32_t i = 0; i < contract->cases; i++) {
+        kvs_dtype dtype = i % 4 == 3 ? KVS_F64 : KVS_F32;
+        if (!promised(contract, dtype)) {
+            continue;
+        }
+        sum_case sum = make_case(contract, dtype, i % KVS_CUT_COUNT, true);
+        run_case(&contract->side[0], &sum, false, got[0]);
+        run_case(&contract->side[1], &sum, false, got[1]);
+        kvs_contract_same(dtype, got[0], got[1], sum.elements);
+        free_case(&sum);
+    }
+}
+
+static void terms_from_memory_give_the_bits_of_terms_from_spans(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    static uint64_t got[2][ELEMENTS_MAX];
+    for (uint32_t i = 0; i < contract->cases; i++) {
+        kvs_dtype dtype = added[i % ADDED];
+        if (!promised(contract, dtype)) {
+            continue;
+        }
+        sum_case sum = make_case(contract, dtype, i / ADDED % KVS_CUT_COUNT, false);
+        run_case(&contract->side[0], &sum, false, got[0]);
+        run_case(&contract->side[0], &sum, true, got[1]);
+        kvs_contract_same(dtype, got[0], got[1], sum.elements);
+        free_case(&sum);
+    }
+}
+
+static void first_term_is_copied_bit_for_bit(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    /* -0.0, a signalling NaN, a quiet NaN with a payload, the smallest denormal. */
+    const uint32_t odd[] = {0x80000000, 0x7f800001, 0xffc12345, 0x00000001, 0x80000001};
+    for (kvs_contract_cut cut = 0; cut < KVS_CUT_COUNT; cut++) {
+        sum_case sum = {.dtype = KVS_F32, .elements = 5, .terms = 1};
+        uint32_t got[5];
+        sum.term[0] = malloc(sizeof odd);
+        memcpy(sum.term[0], odd, sizeof odd);
+        sum.pieces[0] = kvs_contract_cut_bytes(contract, odd, sizeof odd, cut);
+        run_case(&contract->side[0], &sum, false, got);
+        assert_memory_equal(got, odd, sizeof odd);
+        run_case(&contract->side[0], &sum, true, got);
+        assert_memory_equal(got, odd, sizeof odd);
+        free_case(&sum);
+    }
+}
+
+static void terms_are_added_in_the_order_of_the_calls(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    /* (1e8 + -1e8) + 1 is 1; 1e8 + (-1e8 + 1) is 0 in f32. */
+    const float terms[3] = {1e8f, -1e8f, 1.0f};
+    sum_case sum = {.dtype = KVS_F32, .elements = 1, .terms = 3};
+    float got = 0;
+    for (size_t i = 0; i < 3; i++) {
+        sum.term[i] = malloc(sizeof(float));
+        memcpy(sum.term[i], &terms[i], sizeof(float));
+        sum.pieces[i] = kvs_contract_cut_bytes(contract, &terms[i], 4, KVS_CUT_WHOLE);
+    }
+    run_case(&contract->side[0], &sum, false, &got);
+    assert_true(got == 1.0f);
+    free_case(&sum);
+}
+
+static void one_batch_sums_many_targets(void **state)
+{
+    enum { TARGETS = 40 };
+    kvs_contract *contract = kvs_contract_of(state);
+    kvs_contract_side *side = &contract->side[0];
+    kvs_memory target[TARGETS];
+    kvs_accumulate_item item[TARGETS];
+    kvs_contract_pieces pieces[TARGETS];
+    float got[TARGETS];
+    for (size_t i = 0; i < TARGETS; i++) {
+        float term[TARGETS];
+        size_t elements = 1 + i;
+        for (size_t j = 0; j < elements; j++) {
+            term[j] = (float)(100 * i + j);
+        }
+        target[i] = kvs_contract_memory(side, term, elements * sizeof(float));
+        pieces[i] =
+            kvs_contract_cut_bytes(contract, term, elements * sizeof(float), i % KVS_CUT_COUNT);
+        item[i] = (kvs_accumulate_item){
+            .target = &target[i],
+            .source = {.payload = pieces[i].payload},
+            .elements = elements,
+            .dtype = KVS_F32,
+        };
+    }
+    assert_int_equal(side->backend->table->accumulate(side->stream, item, TARGETS), KVS_OK);
+    for (size_t i = 0; i < TARGETS; i++) {
+        kvs_contract_read(side, &target[i], got);
+        for (size_t j = 0; j <= i; j++) {
+            assert_true(got[j] == 2 * (float)(100 * i + j));
+        }
+        kvs_contract_free(side, &target[i]);
+        kvs_contract_pieces_free(&pieces[i]);
+    }
+}
+
+static void what_is_not_built_is_refused_and_changes_nothing(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    kvs_contract_side *side = &contract->side[0];
+    const float before[2] = {1, 2};
+    float got[2];
+    kvs_span span = {.data = (const uint8_t *)before, .bytes = sizeof before};
+    kvs_memory a = kvs_contract_memory(side, before, sizeof before);
+    kvs_memory b = kvs_contract_memory(side, before, sizeof before);
+    kvs_source source = {.payload = {.spans = &span, .count = 1, .bytes = sizeof before}};
+    kvs_accumulate_item item[2] = {
+        {.target = &a, .source = source, .elements = 2, .dtype = KVS_F32},
+        {.target = &b, .source = source, .elements = 4, .dtype = KVS_F16},
+    };
+    assert_int_equal(side->backend->table->accumulate(side->stream, item, 2), KVS_UNIMPLEMENTED);
+    item[1].dtype = KVS_BF16;
+    assert_int_equal(side->backend->table->accumulate(side->stream, item, 2), KVS_UNIMPLEMENTED);
+    item[1].dtype = KVS_F32;
+    item[1].elements = 2;
+    item[1].codec = KVS_CODEC_2BIT;
+    assert_int_equal(side->backend->table->accumulate(side->stream, item, 2), KVS_UNIMPLEMENTED);
+    kvs_contract_read(side, &a, got);
+    assert_memory_equal(got, before, sizeof before);
+    kvs_contract_free(side, &a);
+    kvs_contract_free(side, &b);
+}
+
+kvs_contract_tests kvs_contract_sum_tests(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_of_every_dtype_and_cut_are_right_and_bit_equal),
+        cmocka_unit_test(sums_of_odd_floats_are_bit_equal),
+        cmocka_unit_test(terms_from_memory_give_the_bits_of_terms_from_spans),
+        cmocka_unit_test(first_term_is_copied_bit_for_bit),
+        cmocka_unit_test(terms_are_added_in_the_order_of_the_calls),
+        cmocka_unit_test(one_batch_sums_many_targets),
+        cmocka_unit_test(what_is_not_built_is_refused_and_changes_nothing),
+    };
+    return (kvs_contract_tests){tests, sizeof tests / sizeof tests[0]};
+}

@@ -1,0 +1,82 @@
+/* An engine with workers whose answers are written down: for tests of the engine with no network.
+ *
+ * Threads: one. Everything runs inside the call that causes it.
+ */
+#ifndef KVS_TESTS_SUPPORT_ENGINE_FIXTURE_H
+#define KVS_TESTS_SUPPORT_ENGINE_FIXTURE_H
+
+#include "engine/engine.h"
+
+#define FIXTURE_ANSWERS 4096
+
+typedef struct fixture_answer {
+    uint64_t sequence;
+    kvs_status status;
+    bool duplicate;
+    char detail[256];
+} fixture_answer;
+
+/* One worker: a session with one channel. */
+typedef struct fixture_worker {
+    kvs_channel channel; /* first */
+    struct fixture *fixture;
+    kvs_session *session;
+    kvs_session_info info;
+    uint64_t sequence;
+    fixture_answer answers[FIXTURE_ANSWERS];
+    size_t answer_count;
+    uint64_t credit_back;
+    float value[1 << 16]; /* what pulls have brought, by element of the last key */
+    uint64_t values;      /* parts */
+    kvs_version version;  /* of the last part */
+    uint64_t flushes;
+    int references;
+} fixture_worker;
+
+typedef struct fixture {
+    kvs_backend *backend;
+    kvs_engine *engine;
+    kvs_store *store;
+    uint64_t now_ns;
+    uint64_t part_elements;
+    fixture_worker *workers[16];
+    size_t worker_count;
+    uint64_t frames_made, frames_done;
+} fixture;
+
+typedef struct fixture_options {
+    const char *type;
+    uint32_t num_workers;
+    kvs_policy policy;
+    uint64_t part_elements;
+    uint64_t credit_bytes;
+    uint64_t inflight_parts;
+    uint32_t shards;
+} fixture_options;
+
+void fixture_open(fixture *f, const fixture_options *options);
+void fixture_close(fixture *f);
+
+/* Registers any rank (-1) or that one; fails the test when it is refused. */
+fixture_worker *fixture_join(fixture *f, int64_t rank);
+
+void fixture_init(fixture *f, const char *key, const float *values, uint64_t elements);
+void fixture_optimizer(fixture *f, const char *json);
+
+/* Pushes all parts of a key in one frame; the sequence of the first. */
+uint64_t fixture_push(fixture_worker *worker, const char *key, const float *values,
+                      uint64_t elements, uint64_t after, bool want_values);
+/* The same with sequences of the test's choice: to repeat or to leave gaps. */
+void fixture_push_at(fixture_worker *worker, const char *key, const float *values,
+                     uint64_t elements, uint64_t sequence, uint64_t after, bool want_values);
+/* Only the parts from element `from` on, in the same way. */
+void fixture_push_tail(fixture_worker *worker, const char *key, const float *values,
+                       uint64_t elements, uint64_t from, uint64_t sequence, uint64_t after);
+uint64_t fixture_pull(fixture_worker *worker, const char *key, uint64_t after);
+
+/* The answer to a sequence, or NULL while there is none. */
+const fixture_answer *fixture_answer_of(const fixture_worker *worker, uint64_t sequence);
+
+void fixture_tick(fixture *f, uint64_t by_ns);
+
+#endif

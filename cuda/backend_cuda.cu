@@ -1,0 +1,113 @@
+#include "cuda/backend_cuda.h"
+
+#include "cuda/stream.cuh"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Blocks of 256 threads that one multiprocessor holds at once, on every card since 7.5: 2048 or
+ * 1024 threads, so 8 or 4 of them; more would only wait. */
+#define BLOCKS_PER_MULTIPROCESSOR 8u
+
+static kvs_status alloc_memory(kvs_backend *backend, size_t bytes, kvs_memory *out)
+{
+    void *data = NULL;
+    KVS_TRY(kvs_cuda_alloc((kvs_cuda_device *)backend, bytes, &data));
+    out->data = data;
+    out->host = NULL;
+    out->bytes = bytes;
+    return KVS_OK;
+}
+
+static void free_memory(kvs_backend *backend, kvs_memory *memory)
+{
+    kvs_cuda_device *device = (kvs_cuda_device *)backend;
+    kvs_cuda_free_pinned(device, memory->host, memory->bytes);
+    kvs_cuda_free(device, memory->data, memory->bytes);
+    memory->data = NULL;
+    memory->host = NULL;
+    memory->bytes = 0;
+}
+
+static void close_backend(kvs_backend *backend)
+{
+    kvs_cuda_device *device = (kvs_cuda_device *)backend;
+    if (device->care != NULL) {
+        (void)cudaStreamDestroy(device->care); /* nobody is left to be told */
+    }
+    free(device);
+}
+
+static const kvs_backend_table table = {
+    kvs_cuda_stream_open,
+    kvs_cuda_stream_close,
+    alloc_memory,
+    free_memory,
+    kvs_cuda_stream_zero,
+    kvs_cuda_stream_copy,
+    kvs_cuda_stream_accumulate,
+    kvs_cuda_stream_apply,
+    kvs_cuda_stream_download,
+    kvs_cuda_stream_sync,
+    close_backend,
+};
+
+/* Says what CUDA said, and leaves no error behind. */
+static kvs_status refuse(kvs_problem *problem, const char *what, cudaError_t error)
+{
+    (void)cudaGetLastError();
+    return kvs_problem_set(problem, KVS_UNAVAILABLE, "%s: %s (%s)", what, cudaGetErrorName(error),
+                           cudaGetErrorString(error));
+}
+
+static kvs_status probe(kvs_cuda_device *device, kvs_problem *problem)
+{
+    int count = 0;
+    cudaDeviceProp properties;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess) {
+        return refuse(problem, "no CUDA device can be used", error);
+    }
+    if (count == 0) {
+        return kvs_problem_set(problem, KVS_UNAVAILABLE, "there is no CUDA device");
+    }
+    error = cudaGetDeviceProperties(&properties, 0);
+    if (error != cudaSuccess) {
+        return refuse(problem, "the CUDA device does not answer", error);
+    }
+    error = cudaSetDevice(0);
+    if (error != cudaSuccess) {
+        return refuse(problem, "the CUDA device cannot be taken", error);
+    }
+    error = kvs_cuda_kernels_load();
+    if (error != cudaSuccess) {
+        char what[320];
+        (void)snprintf(what, sizeof what, "no kernels for %.200s (compute capability %d.%d)",
+                       properties.name, properties.major, properties.minor);
+        return refuse(problem, what, error);
+    }
+    error = cudaStreamCreateWithFlags(&device->care, cudaStreamNonBlocking);
+    if (error != cudaSuccess) {
+        return refuse(problem, "the CUDA device gives no stream", error);
+    }
+    device->blocks_max = (unsigned)properties.multiProcessorCount * BLOCKS_PER_MULTIPROCESSOR;
+    (void)snprintf(device->name, sizeof device->name, "cuda %.255s", properties.name);
+    return KVS_OK;
+}
+
+kvs_status kvs_backend_cuda_open(kvs_backend **out, kvs_problem *problem)
+{
+    kvs_cuda_device *device = (kvs_cuda_device *)calloc(1, sizeof *device);
+    if (device == NULL) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the CUDA backend");
+    }
+    device->base.table = &table;
+    device->base.name = device->name;
+    kvs_status status = probe(device, problem);
+    if (status != KVS_OK) {
+        close_backend(&device->base);
+        return status;
+    }
+    *out = &device->base;
+    return KVS_OK;
+}

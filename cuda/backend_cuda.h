@@ -1,0 +1,33 @@
+/* The CUDA backend: weights and states stay in device memory, gradients pass through a ring of
+ * pinned slots, and copies up, arithmetic and copies down overlap on three CUDA streams.
+ *
+ * Gives the same bits as the CPU backend; only a NaN that arithmetic makes has other payload bits
+ * on a card. dtypes: sums of f32, f64, u8, i8, i32, i64; rules on f32 and f64. The rest answers
+ * KVS_UNIMPLEMENTED before anything is touched.
+ *
+ * Threads: as engine/backend.h says. The device is the first that CUDA shows
+ *   (CUDA_VISIBLE_DEVICES picks another).
+ * Memory: every kvs_stream owns 4 slots of 1 MiB and 64 KiB, pinned and on the device. host of a
+ *   kvs_memory is pinned memory that its first download allocates and free gives back.
+ * Errors: any failure of CUDA but an allocation's is KVS_DEVICE_LOST, then and ever after; the
+ *   log has the call. KVS_NO_MEMORY comes from open_stream, alloc and download only; a download
+ *   that fails so may leave some host pointers set, their bytes undefined.
+ */
+#ifndef KVS_CUDA_BACKEND_CUDA_H
+#define KVS_CUDA_BACKEND_CUDA_H
+
+#include "engine/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Opens the device. KVS_UNAVAILABLE: there is no driver, no device, or none that this build has
+ * kernels for; the problem says which. The caller closes it by table->close. */
+kvs_status kvs_backend_cuda_open(kvs_backend **out, kvs_problem *problem) KVS_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

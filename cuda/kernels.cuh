@@ -1,0 +1,318 @@
+/* The kernels, and the tables of work that they read.
+ *
+ * One launch does a whole table. The bytes of every row are cut into tiles; blocks take tiles by
+ * striding over the grid and find the row of a tile by bisection, so many small rows and one large
+ * row load the card alike. All pointers are aligned to 16 bytes and are read and written in words
+ * of 16 bytes; what is left of the last word goes element by element.
+ *
+ * Elementwise, in the type of the elements, each operation rounded once (-fmad=false): the bits
+ * do not depend on tiles, blocks or order. Rows of one table have different targets.
+ */
+#ifndef KVS_CUDA_KERNELS_CUH
+#define KVS_CUDA_KERNELS_CUH
+
+#include "engine/rules.h"
+
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#define KVS_CUDA_TILE_BYTES 16384u
+#define KVS_CUDA_BLOCK_THREADS 256
+
+typedef enum kvs_cuda_move_kind {
+    KVS_CUDA_ZERO,
+    KVS_CUDA_COPY,
+    KVS_CUDA_ADD_F32,
+    KVS_CUDA_ADD_F64,
+    KVS_CUDA_ADD_8,
+    KVS_CUDA_ADD_32,
+    KVS_CUDA_ADD_64
+} kvs_cuda_move_kind;
+
+/* target := 0, source, or target + source. */
+typedef struct kvs_cuda_move {
+    void *target;
+    const void *source;
+    uint64_t bytes;
+    uint64_t first_tile; /* the tiles of all rows before this one */
+    kvs_cuda_move_kind kind;
+} kvs_cuda_move;
+
+/* The arithmetic type of a rule and what engine/rules.h calls its own for it. */
+template <typename Real> struct kvs_cuda_arithmetic;
+template <> struct kvs_cuda_arithmetic<float> {
+    typedef kvs_numbers_f32 numbers;
+};
+template <> struct kvs_cuda_arithmetic<double> {
+    typedef kvs_numbers_f64 numbers;
+};
+
+/* target := rule(weight, accumulator + last, or whichever of the two is there). */
+template <typename Real> struct kvs_cuda_update {
+    typename kvs_cuda_arithmetic<Real>::numbers numbers;
+    const Real *weight;
+    Real *target;
+    Real *state[KVS_RULE_STATES_MAX];
+    const Real *accumulator;
+    const Real *last;
+    uint64_t bytes;
+    uint64_t first_tile;
+    int rule;
+};
+
+/* A word of 16 bytes, as elements. */
+template <typename T> struct alignas(16) kvs_cuda_word {
+    T at[16 / sizeof(T)];
+};
+
+template <typename T> __device__ __forceinline__ kvs_cuda_word<T> kvs_cuda_load(const void *from,
+                                                                               uint64_t word)
+{
+    return static_cast<const kvs_cuda_word<T> *>(from)[word];
+}
+
+template <typename T>
+__device__ __forceinline__ void kvs_cuda_store(void *to, uint64_t word, kvs_cuda_word<T> value)
+{
+    static_cast<kvs_cuda_word<T> *>(to)[word] = value;
+}
+
+/* The row of a tile: the last whose first tile is not behind it. */
+template <typename Row>
+__device__ __forceinline__ const Row *kvs_cuda_find_row(const Row *rows, uint32_t count,
+                                                        uint64_t tile)
+{
+    uint32_t low = 0;
+    uint32_t high = count;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (rows[middle].first_tile <= tile) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return &rows[low];
+}
+
+/* The bytes of a row that one tile covers. */
+struct kvs_cuda_range {
+    uint64_t begin; /* a multiple of a word */
+    uint64_t end;
+};
+
+template <typename Row>
+__device__ __forceinline__ kvs_cuda_range kvs_cuda_tile_range(const Row *row, uint64_t tile)
+{
+    uint64_t begin = (tile - row->first_tile) * KVS_CUDA_TILE_BYTES;
+    uint64_t end = begin + KVS_CUDA_TILE_BYTES;
+    return kvs_cuda_range{begin, end < row->bytes ? end : row->bytes};
+}
+
+/* Calls body.word(i) for each whole word of the range and body.element(i) for each element that
+ * is left, spread over the threads of the block. */
+template <typename T, typename Body>
+__device__ __forceinline__ void kvs_cuda_each(kvs_cuda_range range, const Body &body)
+{
+    uint64_t words_end = range.end / sizeof(kvs_cuda_word<T>);
+    for (uint64_t i = range.begin / sizeof(kvs_cuda_word<T>) + threadIdx.x; i < words_end;
+         i += blockDim.x) {
+        body.word(i);
+    }
+    uint64_t rest = words_end * (sizeof(kvs_cuda_word<T>) / sizeof(T)) + threadIdx.x;
+    if (rest < range.end / sizeof(T)) {
+        body.element(rest);
+    }
+}
+
+struct kvs_cuda_zero_body {
+    void *target;
+
+    __device__ void word(uint64_t i) const
+    {
+        kvs_cuda_store(target, i, kvs_cuda_word<uint32_t>{{0, 0, 0, 0}});
+    }
+    __device__ void element(uint64_t i) const { static_cast<uint8_t *>(target)[i] = 0; }
+};
+
+struct kvs_cuda_copy_body {
+    void *target;
+    const void *source;
+
+    __device__ void word(uint64_t i) const
+    {
+        kvs_cuda_store(target, i, kvs_cuda_load<uint32_t>(source, i));
+    }
+    __device__ void element(uint64_t i) const
+    {
+        static_cast<uint8_t *>(target)[i] = static_cast<const uint8_t *>(source)[i];
+    }
+};
+
+/* Integers come as unsigned ones, which wrap. */
+template <typename T> struct kvs_cuda_add_body {
+    void *target;
+    const void *source;
+
+    __device__ void word(uint64_t i) const
+    {
+        kvs_cuda_word<T> sum = kvs_cuda_load<T>(target, i);
+        const kvs_cuda_word<T> more = kvs_cuda_load<T>(source, i);
+        for (unsigned lane = 0; lane < sizeof sum.at / sizeof sum.at[0]; lane++) {
+            sum.at[lane] = static_cast<T>(sum.at[lane] + more.at[lane]);
+        }
+        kvs_cuda_store(target, i, sum);
+    }
+    __device__ void element(uint64_t i) const
+    {
+        T *to = static_cast<T *>(target) + i;
+        *to = static_cast<T>(*to + static_cast<const T *>(source)[i]);
+    }
+};
+
+/* Copies, zeroes and sums: a row each. Reads and writes 16 bytes at a time; 12 bytes an element
+ * of an f32 sum. */
+__global__ void kvs_cuda_move_kernel(const kvs_cuda_move *rows, uint32_t count, uint64_t tiles)
+{
+    for (uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const kvs_cuda_move *row = kvs_cuda_find_row(rows, count, tile);
+        const kvs_cuda_range range = kvs_cuda_tile_range(row, tile);
+        void *target = row->target;
+        const void *source = row->source;
+        switch (row->kind) {
+        case KVS_CUDA_ZERO:
+            kvs_cuda_each<uint8_t>(range, kvs_cuda_zero_body{target});
+            break;
+        case KVS_CUDA_COPY:
+            kvs_cuda_each<uint8_t>(range, kvs_cuda_copy_body{target, source});
+            break;
+        case KVS_CUDA_ADD_F32:
+            kvs_cuda_each<float>(range, kvs_cuda_add_body<float>{target, source});
+            break;
+        case KVS_CUDA_ADD_F64:
+            kvs_cuda_each<double>(range, kvs_cuda_add_body<double>{target, source});
+            break;
+        case KVS_CUDA_ADD_8:
+            kvs_cuda_each<uint8_t>(range, kvs_cuda_add_body<uint8_t>{target, source});
+            break;
+        case KVS_CUDA_ADD_32:
+            kvs_cuda_each<uint32_t>(range, kvs_cuda_add_body<uint32_t>{target, source});
+            break;
+        case KVS_CUDA_ADD_64:
+            kvs_cuda_each<uint64_t>(range, kvs_cuda_add_body<uint64_t>{target, source});
+            break;
+        }
+    }
+}
+
+/* One rule on one row, whose pointers are read once. Step: a row of KVS_RULES, as a type. */
+template <typename Real, typename Step> struct kvs_cuda_update_body {
+    typedef kvs_cuda_word<Real> word_type;
+
+    typename kvs_cuda_arithmetic<Real>::numbers numbers;
+    const Real *weight;
+    Real *target;
+    Real *a;
+    Real *b;
+    const Real *sum;  /* the accumulator, or what there is instead */
+    const Real *more; /* what is added to it, or null */
+
+    __device__ explicit kvs_cuda_update_body(const kvs_cuda_update<Real> *row)
+        : numbers(row->numbers), weight(row->weight), target(row->target), a(row->state[0]),
+          b(row->state[1]), sum(row->accumulator != nullptr ? row->accumulator : row->last),
+          more(row->accumulator != nullptr ? row->last : nullptr)
+    {
+    }
+
+    __device__ void word(uint64_t i) const
+    {
+        const unsigned lanes = sizeof(word_type) / sizeof(Real);
+        word_type w = kvs_cuda_load<Real>(weight, i);
+        word_type g = kvs_cuda_load<Real>(sum, i);
+        word_type s0{};
+        word_type s1{};
+        if (more != nullptr) {
+            const word_type last = kvs_cuda_load<Real>(more, i);
+            for (unsigned lane = 0; lane < lanes; lane++) {
+                g.at[lane] = g.at[lane] + last.at[lane];
+            }
+        }
+        if (Step::states > 0) {
+            s0 = kvs_cuda_load<Real>(a, i);
+        }
+        if (Step::states > 1) {
+            s1 = kvs_cuda_load<Real>(b, i);
+        }
+        for (unsigned lane = 0; lane < lanes; lane++) {
+            w.at[lane] =
+                Step::step(&numbers, w.at[lane], g.at[lane], &s0.at[lane], &s1.at[lane]);
+        }
+        kvs_cuda_store(target, i, w);
+        if (Step::states > 0) {
+            kvs_cuda_store(a, i, s0);
+        }
+        if (Step::states > 1) {
+            kvs_cuda_store(b, i, s1);
+        }
+    }
+
+    __device__ void element(uint64_t i) const
+    {
+        const Real g = more != nullptr ? sum[i] + more[i] : sum[i];
+        Real s0 = Step::states > 0 ? a[i] : 0;
+        Real s1 = Step::states > 1 ? b[i] : 0;
+        target[i] = Step::step(&numbers, weight[i], g, &s0, &s1);
+        if (Step::states > 0) {
+            a[i] = s0;
+        }
+        if (Step::states > 1) {
+            b[i] = s1;
+        }
+    }
+};
+
+#define KVS_CUDA_STEP(real, kind, rule_step, rule_states)                                          \
+    struct kvs_cuda_##rule_step##_##kind {                                                         \
+        static const unsigned states = rule_states;                                                \
+        static __device__ __forceinline__ real step(const kvs_numbers_##kind *n, real w, real g,   \
+                                                    real *a, real *b)                              \
+        {                                                                                          \
+            return kvs_step_##rule_step##_##kind(n, w, g, a, b);                                   \
+        }                                                                                          \
+    };
+#define KVS_CUDA_STEPS(name, step, states)                                                         \
+    KVS_CUDA_STEP(float, f32, step, states)                                                        \
+    KVS_CUDA_STEP(double, f64, step, states)
+KVS_RULES(KVS_CUDA_STEPS)
+#undef KVS_CUDA_STEPS
+#undef KVS_CUDA_STEP
+
+/* Rules: a row each, in one pass over weight, states and gradient (sgd 12, momentum 20, adam 28
+ * bytes an f32 element, 4 more where an accumulator and a last contribution meet). */
+#define KVS_CUDA_UPDATE_KERNEL(real, kind)                                                         \
+    __global__ void kvs_cuda_update_kernel_##kind(const kvs_cuda_update<real> *rows,               \
+                                                  uint32_t count, uint64_t tiles)                  \
+    {                                                                                              \
+        for (uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {                        \
+            const kvs_cuda_update<real> *row = kvs_cuda_find_row(rows, count, tile);               \
+            const kvs_cuda_range range = kvs_cuda_tile_range(row, tile);                           \
+            switch (row->rule) {                                                                   \
+                KVS_RULES(KVS_CUDA_UPDATE_CASE_##kind)                                             \
+            }                                                                                      \
+        }                                                                                          \
+    }
+#define KVS_CUDA_UPDATE_CASE(real, kind, name, step)                                               \
+    case KVS_RULE_##name:                                                                          \
+        kvs_cuda_each<real>(range,                                                                 \
+                            kvs_cuda_update_body<real, kvs_cuda_##step##_##kind>(row));            \
+        break;
+#define KVS_CUDA_UPDATE_CASE_f32(name, step, states) KVS_CUDA_UPDATE_CASE(float, f32, name, step)
+#define KVS_CUDA_UPDATE_CASE_f64(name, step, states) KVS_CUDA_UPDATE_CASE(double, f64, name, step)
+KVS_CUDA_UPDATE_KERNEL(float, f32)
+KVS_CUDA_UPDATE_KERNEL(double, f64)
+#undef KVS_CUDA_UPDATE_CASE_f32
+#undef KVS_CUDA_UPDATE_CASE_f64
+#undef KVS_CUDA_UPDATE_CASE
+#undef KVS_CUDA_UPDATE_KERNEL
+
+#endif

@@ -1,0 +1,462 @@
+#include "cuda/stream.cuh"
+
+#include "base/check.h"
+#include "cuda/kernels.cuh"
+#include "cuda/ring.cuh"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows of one launch. Enough that a frame of small keys needs one or two launches. */
+#define ROWS_MAX 256u
+
+typedef kvs_cuda_update<float> update_f32;
+typedef kvs_cuda_update<double> update_f64;
+
+static_assert(ROWS_MAX * sizeof(kvs_cuda_move) <= KVS_CUDA_TABLE_BYTES, "a table fits its slot");
+static_assert(ROWS_MAX * sizeof(update_f32) <= KVS_CUDA_TABLE_BYTES, "a table fits its slot");
+static_assert(ROWS_MAX * sizeof(update_f64) <= KVS_CUDA_TABLE_BYTES, "a table fits its slot");
+static_assert(KVS_CUDA_TILE_BYTES % KVS_CUDA_WORD_BYTES == 0, "tiles start at words");
+
+typedef enum row_kind { ROWS_MOVE, ROWS_UPDATE_F32, ROWS_UPDATE_F64 } row_kind;
+
+struct kvs_stream {
+    kvs_cuda_device *device;
+    cudaStream_t up;
+    cudaStream_t compute;
+    cudaStream_t down;
+    cudaEvent_t computed;   /* on compute, before a download */
+    cudaEvent_t downloaded; /* on down, after it */
+    bool downloading;       /* compute has yet to wait for `downloaded` */
+    kvs_cuda_ring ring;
+    /* The launch that is being put together; of one kind. */
+    row_kind kind;
+    uint32_t rows;
+    uint64_t tiles;
+    union {
+        kvs_cuda_move move[ROWS_MAX];
+        update_f32 f32[ROWS_MAX];
+        update_f64 f64[ROWS_MAX];
+    } table;
+};
+
+cudaError_t kvs_cuda_kernels_load(void)
+{
+    cudaFuncAttributes attributes;
+    cudaError_t error = cudaFuncGetAttributes(&attributes, kvs_cuda_move_kernel);
+    if (error == cudaSuccess) {
+        error = cudaFuncGetAttributes(&attributes, kvs_cuda_update_kernel_f32);
+    }
+    if (error == cudaSuccess) {
+        error = cudaFuncGetAttributes(&attributes, kvs_cuda_update_kernel_f64);
+    }
+    return error;
+}
+
+/* ------------------------------------------------------------------ open, close, sync */
+
+/* Every verb starts so. Rows that an earlier call left behind were left by a device that is lost. */
+static kvs_status begin(const kvs_stream *stream)
+{
+    return kvs_cuda_lost(stream->device) ? KVS_DEVICE_LOST : KVS_OK;
+}
+
+/* `compute` has waited for every copy on `up`, so two waits are enough. */
+static kvs_status wait_all(kvs_stream *stream)
+{
+    KVS_TRY(begin(stream));
+    KVS_CUDA_TRY(stream->device, cudaStreamSynchronize(stream->compute));
+    KVS_CUDA_TRY(stream->device, cudaStreamSynchronize(stream->down));
+    stream->downloading = false;
+    return KVS_OK;
+}
+
+static kvs_status init(kvs_stream *stream, kvs_cuda_device *device)
+{
+    stream->device = device;
+    KVS_CUDA_TRY(device, cudaStreamCreateWithFlags(&stream->up, cudaStreamNonBlocking));
+    KVS_CUDA_TRY(device, cudaStreamCreateWithFlags(&stream->compute, cudaStreamNonBlocking));
+    KVS_CUDA_TRY(device, cudaStreamCreateWithFlags(&stream->down, cudaStreamNonBlocking));
+    KVS_CUDA_TRY(device, cudaEventCreateWithFlags(&stream->computed, cudaEventDisableTiming));
+    KVS_CUDA_TRY(device, cudaEventCreateWithFlags(&stream->downloaded, cudaEventDisableTiming));
+    return kvs_cuda_ring_init(&stream->ring, device);
+}
+
+kvs_status kvs_cuda_stream_open(kvs_backend *backend, kvs_stream **out)
+{
+    kvs_cuda_device *device = (kvs_cuda_device *)backend;
+    if (kvs_cuda_lost(device)) {
+        return KVS_DEVICE_LOST;
+    }
+    kvs_stream *stream = (kvs_stream *)calloc(1, sizeof *stream);
+    if (stream == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    kvs_status status = init(stream, device);
+    if (status != KVS_OK) {
+        kvs_cuda_stream_close(backend, stream);
+        return status;
+    }
+    *out = stream;
+    return KVS_OK;
+}
+
+static void destroy(cudaStream_t stream)
+{
+    if (stream != NULL) {
+        (void)cudaStreamDestroy(stream); /* fails only with the device, which is told */
+    }
+}
+
+void kvs_cuda_stream_close(kvs_backend *backend, kvs_stream *stream)
+{
+    (void)backend;
+    if (stream == NULL) {
+        return;
+    }
+    if (stream->down != NULL) {
+        (void)wait_all(stream); /* a failure is told by the latch */
+    }
+    if (stream->computed != NULL) {
+        (void)cudaEventDestroy(stream->computed);
+    }
+    if (stream->downloaded != NULL) {
+        (void)cudaEventDestroy(stream->downloaded);
+    }
+    if (stream->ring.device != NULL) {
+        kvs_cuda_ring_deinit(&stream->ring);
+    }
+    destroy(stream->down);
+    destroy(stream->compute);
+    destroy(stream->up);
+    free(stream);
+}
+
+kvs_status kvs_cuda_stream_sync(kvs_stream *stream)
+{
+    return wait_all(stream);
+}
+
+/* ------------------------------------------------------------------ launches */
+
+static const void *table_rows(const kvs_stream *stream, size_t *bytes)
+{
+    switch (stream->kind) {
+    case ROWS_MOVE:
+        *bytes = stream->rows * sizeof stream->table.move[0];
+        return stream->table.move;
+    case ROWS_UPDATE_F32:
+        *bytes = stream->rows * sizeof stream->table.f32[0];
+        return stream->table.f32;
+    case ROWS_UPDATE_F64:
+        break;
+    }
+    *bytes = stream->rows * sizeof stream->table.f64[0];
+    return stream->table.f64;
+}
+
+static cudaError_t launch_kernel(const kvs_stream *stream, const void *rows)
+{
+    cudaLaunchConfig_t config;
+    uint64_t blocks_max = stream->device->blocks_max;
+    memset((void *)&config, 0, sizeof config);
+    config.gridDim = dim3((unsigned)(stream->tiles < blocks_max ? stream->tiles : blocks_max));
+    config.blockDim = dim3(KVS_CUDA_BLOCK_THREADS);
+    config.stream = stream->compute;
+    switch (stream->kind) {
+    case ROWS_MOVE:
+        return cudaLaunchKernelEx(&config, kvs_cuda_move_kernel, (const kvs_cuda_move *)rows,
+                                  stream->rows, stream->tiles);
+    case ROWS_UPDATE_F32:
+        return cudaLaunchKernelEx(&config, kvs_cuda_update_kernel_f32, (const update_f32 *)rows,
+                                  stream->rows, stream->tiles);
+    case ROWS_UPDATE_F64:
+        break;
+    }
+    return cudaLaunchKernelEx(&config, kvs_cuda_update_kernel_f64, (const update_f64 *)rows,
+                              stream->rows, stream->tiles);
+}
+
+/* Sends the table and what was staged for it, and launches its kernel. */
+static kvs_status launch(kvs_stream *stream)
+{
+    if (stream->rows == 0) {
+        return KVS_OK;
+    }
+    size_t bytes = 0;
+    const void *table = table_rows(stream, &bytes);
+    const void *rows = NULL;
+    KVS_TRY(kvs_cuda_ring_send(&stream->ring, stream->up, stream->compute, table, bytes, &rows));
+    if (stream->downloading) {
+        KVS_CUDA_TRY(stream->device, cudaStreamWaitEvent(stream->compute, stream->downloaded, 0));
+        stream->downloading = false;
+    }
+    KVS_CUDA_TRY(stream->device, launch_kernel(stream, rows));
+    KVS_TRY(kvs_cuda_ring_used(&stream->ring, stream->compute));
+    stream->rows = 0;
+    stream->tiles = 0;
+    return KVS_OK;
+}
+
+/* Makes room for a row of that kind. */
+static kvs_status make_row(kvs_stream *stream, row_kind kind)
+{
+    if (stream->rows == ROWS_MAX || (stream->rows > 0 && stream->kind != kind)) {
+        KVS_TRY(launch(stream));
+    }
+    stream->kind = kind;
+    return KVS_OK;
+}
+
+static void add_tiles(kvs_stream *stream, uint64_t bytes)
+{
+    stream->rows++;
+    stream->tiles += (bytes + KVS_CUDA_TILE_BYTES - 1) / KVS_CUDA_TILE_BYTES;
+}
+
+/* A piece of a source, on the device when the next kernel runs. */
+typedef struct piece {
+    const void *data;
+    size_t bytes;
+} piece;
+
+/* The next piece of `source` from `offset` on, `bytes` at most: all of it where it is in device
+ * memory, else what the slot takes. Launches when the slot is full. */
+static kvs_status take_piece(kvs_stream *stream, const kvs_source *source, size_t offset,
+                             size_t bytes, piece *out)
+{
+    if (source->memory != NULL) {
+        out->data = (const uint8_t *)source->memory->data + offset;
+        out->bytes = bytes;
+        return KVS_OK;
+    }
+    if (kvs_cuda_ring_room(&stream->ring) == 0) {
+        KVS_TRY(launch(stream));
+    }
+    size_t room = kvs_cuda_ring_room(&stream->ring);
+    out->bytes = bytes < room ? bytes : room;
+    return kvs_cuda_ring_stage(&stream->ring, &source->payload, offset, out->bytes, &out->data);
+}
+
+/* ------------------------------------------------------------------ copies and sums */
+
+static void move_row(kvs_stream *stream, kvs_cuda_move_kind kind, void *target,
+                     const void *source, size_t bytes)
+{
+    kvs_cuda_move *row = &stream->table.move[stream->rows];
+    row->target = target;
+    row->source = source;
+    row->bytes = bytes;
+    row->first_tile = stream->tiles;
+    row->kind = kind;
+    add_tiles(stream, bytes);
+}
+
+static void check_source(const kvs_source *source, size_t bytes)
+{
+    if (source->memory != NULL) {
+        KVS_CHECK(bytes <= source->memory->bytes);
+    } else {
+        KVS_CHECK(bytes == source->payload.bytes);
+    }
+}
+
+static kvs_status move_item(kvs_stream *stream, kvs_cuda_move_kind kind, const kvs_memory *target,
+                            const kvs_source *source, size_t bytes)
+{
+    KVS_CHECK(bytes <= target->bytes);
+    check_source(source, bytes);
+    for (size_t offset = 0; offset < bytes;) {
+        piece from;
+        KVS_TRY(make_row(stream, ROWS_MOVE));
+        KVS_TRY(take_piece(stream, source, offset, bytes - offset, &from));
+        move_row(stream, kind, (uint8_t *)target->data + offset, from.data, from.bytes);
+        offset += from.bytes;
+    }
+    return KVS_OK;
+}
+
+kvs_status kvs_cuda_stream_zero(kvs_stream *stream, kvs_memory *const *targets, size_t count)
+{
+    KVS_TRY(begin(stream));
+    for (size_t i = 0; i < count; i++) {
+        if (targets[i]->bytes > 0) {
+            KVS_TRY(make_row(stream, ROWS_MOVE));
+            move_row(stream, KVS_CUDA_ZERO, targets[i]->data, NULL, targets[i]->bytes);
+        }
+    }
+    return launch(stream);
+}
+
+kvs_status kvs_cuda_stream_copy(kvs_stream *stream, const kvs_copy_item *items, size_t count)
+{
+    KVS_TRY(begin(stream));
+    for (size_t i = 0; i < count; i++) {
+        const kvs_source *source = &items[i].source;
+        size_t bytes = source->memory != NULL ? items[i].bytes : source->payload.bytes;
+        KVS_TRY(move_item(stream, KVS_CUDA_COPY, items[i].target, source, bytes));
+    }
+    return launch(stream);
+}
+
+/* False: sums of that dtype are not built. */
+static bool find_sum(kvs_dtype dtype, kvs_cuda_move_kind *out)
+{
+    switch (dtype) {
+    case KVS_F32:
+        *out = KVS_CUDA_ADD_F32;
+        return true;
+    case KVS_F64:
+        *out = KVS_CUDA_ADD_F64;
+        return true;
+    case KVS_U8:
+    case KVS_I8:
+        *out = KVS_CUDA_ADD_8;
+        return true;
+    case KVS_I32:
+        *out = KVS_CUDA_ADD_32;
+        return true;
+    case KVS_I64:
+        *out = KVS_CUDA_ADD_64;
+        return true;
+    default:
+        return false;
+    }
+}
+
+kvs_status kvs_cuda_stream_accumulate(kvs_stream *stream, const kvs_accumulate_item *items,
+                                      size_t count)
+{
+    kvs_cuda_move_kind sum = KVS_CUDA_ADD_F32;
+    KVS_TRY(begin(stream));
+    for (size_t i = 0; i < count; i++) {
+        if (items[i].codec != KVS_CODEC_NONE || !find_sum(items[i].dtype, &sum)) {
+            return KVS_UNIMPLEMENTED;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        size_t bytes = (size_t)items[i].elements * kvs_dtype_bytes(items[i].dtype);
+        (void)find_sum(items[i].dtype, &sum);
+        KVS_TRY(move_item(stream, items[i].first ? KVS_CUDA_COPY : sum, items[i].target,
+                          &items[i].source, bytes));
+    }
+    return launch(stream);
+}
+
+/* ------------------------------------------------------------------ rules */
+
+static void round_numbers(const kvs_rule_scalars *from, kvs_numbers_f32 *to)
+{
+    *to = kvs_round_f32(from);
+}
+
+static void round_numbers(const kvs_rule_scalars *from, kvs_numbers_f64 *to)
+{
+    *to = kvs_round_f64(from);
+}
+
+static bool has_last(const kvs_apply_item *item)
+{
+    return item->last.memory != NULL || item->last.payload.bytes > 0;
+}
+
+static void check_update(const kvs_apply_item *item, size_t bytes)
+{
+    KVS_CHECK(bytes <= item->weight->bytes);
+    KVS_CHECK(bytes <= item->target->bytes);
+    for (unsigned i = 0; i < kvs_rule_states(item->scalars.rule); i++) {
+        KVS_CHECK(item->state[i] != NULL);
+        KVS_CHECK(bytes <= item->state[i]->bytes);
+    }
+    if (item->accumulator != NULL) {
+        KVS_CHECK(bytes <= item->accumulator->bytes);
+    }
+    if (has_last(item)) {
+        check_source(&item->last, bytes);
+    } else {
+        KVS_CHECK(bytes == 0 || item->accumulator != NULL);
+    }
+}
+
+template <typename Real>
+static void update_row(kvs_stream *stream, kvs_cuda_update<Real> *row, const kvs_apply_item *item,
+                       size_t offset, const piece *last)
+{
+    memset((void *)row, 0, sizeof *row);
+    round_numbers(&item->scalars, &row->numbers);
+    row->rule = item->scalars.rule;
+    row->weight = (const Real *)((const uint8_t *)item->weight->data + offset);
+    row->target = (Real *)((uint8_t *)item->target->data + offset);
+    for (unsigned i = 0; i < kvs_rule_states(item->scalars.rule); i++) {
+        row->state[i] = (Real *)((uint8_t *)item->state[i]->data + offset);
+    }
+    if (item->accumulator != NULL) {
+        row->accumulator = (const Real *)((const uint8_t *)item->accumulator->data + offset);
+    }
+    row->last = (const Real *)last->data;
+    row->bytes = last->bytes;
+    row->first_tile = stream->tiles;
+    add_tiles(stream, last->bytes);
+}
+
+static kvs_status update_item(kvs_stream *stream, const kvs_apply_item *item)
+{
+    size_t bytes = (size_t)item->elements * kvs_dtype_bytes(item->dtype);
+    row_kind kind = item->dtype == KVS_F32 ? ROWS_UPDATE_F32 : ROWS_UPDATE_F64;
+    check_update(item, bytes);
+    for (size_t offset = 0; offset < bytes;) {
+        piece last = {NULL, bytes - offset};
+        KVS_TRY(make_row(stream, kind));
+        if (has_last(item)) {
+            KVS_TRY(take_piece(stream, &item->last, offset, bytes - offset, &last));
+        }
+        if (kind == ROWS_UPDATE_F32) {
+            update_row(stream, &stream->table.f32[stream->rows], item, offset, &last);
+        } else {
+            update_row(stream, &stream->table.f64[stream->rows], item, offset, &last);
+        }
+        offset += last.bytes;
+    }
+    return KVS_OK;
+}
+
+kvs_status kvs_cuda_stream_apply(kvs_stream *stream, const kvs_apply_item *items, size_t count)
+{
+    KVS_TRY(begin(stream));
+    for (size_t i = 0; i < count; i++) {
+        KVS_CHECK(items[i].scalars.rule >= 0);
+        KVS_CHECK(items[i].scalars.rule < KVS_RULE_COUNT);
+        if (items[i].dtype != KVS_F32 && items[i].dtype != KVS_F64) {
+            return KVS_UNIMPLEMENTED;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        KVS_TRY(update_item(stream, &items[i]));
+    }
+    return launch(stream);
+}
+
+/* ------------------------------------------------------------------ download */
+
+kvs_status kvs_cuda_stream_download(kvs_stream *stream, kvs_memory *const *memories, size_t count)
+{
+    kvs_cuda_device *device = stream->device;
+    KVS_TRY(begin(stream));
+    for (size_t i = 0; i < count; i++) {
+        if (memories[i]->host == NULL) {
+            KVS_TRY(kvs_cuda_alloc_pinned(device, memories[i]->bytes, &memories[i]->host));
+        }
+    }
+    KVS_CUDA_TRY(device, cudaEventRecord(stream->computed, stream->compute));
+    KVS_CUDA_TRY(device, cudaStreamWaitEvent(stream->down, stream->computed, 0));
+    for (size_t i = 0; i < count; i++) {
+        if (memories[i]->bytes > 0) {
+            KVS_CUDA_TRY(device, cudaMemcpyAsync(memories[i]->host, memories[i]->data,
+                                                 memories[i]->bytes, cudaMemcpyDeviceToHost,
+                                                 stream->down));
+        }
+    }
+    KVS_CUDA_TRY(device, cudaEventRecord(stream->downloaded, stream->down));
+    stream->downloading = true;
+    return KVS_OK;
+}

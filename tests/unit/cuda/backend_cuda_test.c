@@ -1,0 +1,259 @@
+/* What only the CUDA backend promises; what every backend must do is in tests/contract. */
+#include "cuda/backend_cuda.h"
+
+#include "tests/support/cudasim/control.h"
+#include "tests/unit/cuda/workload.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SEEDS 6u
+
+typedef struct fixture {
+    kvs_backend *backend;
+    const kvs_backend_table *table;
+    kvs_stream *stream;
+} fixture;
+
+static fixture open_fixture(uint64_t seed)
+{
+    fixture one = {0};
+    kvs_problem problem = {0};
+    cudasim_reset(seed);
+    assert_int_equal(kvs_backend_cuda_open(&one.backend, &problem), KVS_OK);
+    one.table = one.backend->table;
+    assert_int_equal(one.table->open_stream(one.backend, &one.stream), KVS_OK);
+    return one;
+}
+
+static void close_fixture(fixture *one)
+{
+    one->table->close_stream(one->backend, one->stream);
+    one->table->close(one->backend);
+    assert_int_equal(cudasim_bytes(), 0);
+}
+
+static kvs_source bytes_of(const kvs_span *span)
+{
+    return (kvs_source){.payload = {.spans = span, .count = 1, .bytes = span->bytes}};
+}
+
+static void put(fixture *one, kvs_memory *target, const void *from, size_t bytes)
+{
+    const kvs_span span = {.data = from, .bytes = bytes};
+    const kvs_copy_item item = {.target = target, .source = bytes_of(&span), .bytes = bytes};
+    assert_int_equal(one->table->copy(one->stream, &item, 1), KVS_OK);
+    assert_int_equal(one->table->sync(one->stream), KVS_OK);
+}
+
+static void the_name_is_the_card(void **state)
+{
+    fixture one = open_fixture(1);
+    (void)state;
+    assert_string_equal(one.backend->name, "cuda stand-in");
+    close_fixture(&one);
+}
+
+static void without_a_device_the_problem_says_why(void **state)
+{
+    kvs_backend *backend = NULL;
+    kvs_problem problem = {0};
+    (void)state;
+    cudasim_reset(1);
+    cudasim_set_devices(0);
+    assert_int_equal(kvs_backend_cuda_open(&backend, &problem), KVS_UNAVAILABLE);
+    assert_null(backend);
+    assert_int_equal(problem.status, KVS_UNAVAILABLE);
+    assert_non_null(strstr(problem.detail, "cudaErrorNoDevice"));
+}
+
+/* ------------------------------------------------------------------ memory */
+
+static unsigned frees_seen;
+static bool only_zeros;
+
+static void see_free(const unsigned char *data, size_t bytes)
+{
+    frees_seen++;
+    for (size_t i = 0; i < bytes; i++) {
+        only_zeros = only_zeros && data[i] == 0;
+    }
+}
+
+static void memory_and_slots_are_wiped_before_they_are_freed(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        uint8_t secret[1000];
+        fixture one = open_fixture(seed);
+        kvs_memory memory = {0};
+        kvs_memory *target = &memory;
+        memset(secret, 0x5a, sizeof secret);
+        assert_int_equal(one.table->alloc(one.backend, sizeof secret, &memory), KVS_OK);
+        put(&one, &memory, secret, sizeof secret);
+        assert_int_equal(one.table->download(one.stream, &target, 1), KVS_OK);
+        assert_int_equal(one.table->sync(one.stream), KVS_OK);
+        assert_memory_equal(memory.host, secret, sizeof secret);
+        frees_seen = 0;
+        only_zeros = true;
+        cudasim_watch_free(see_free);
+        one.table->free(one.backend, &memory);
+        close_fixture(&one);
+        assert_int_equal(frees_seen, 5); /* the memory, and the slots of the ring */
+        assert_true(only_zeros);
+    }
+}
+
+static void host_is_pinned_at_the_first_download_and_kept(void **state)
+{
+    const float value = 1.5F;
+    fixture one = open_fixture(1);
+    kvs_memory memory = {0};
+    kvs_memory *target = &memory;
+    (void)state;
+    assert_int_equal(one.table->alloc(one.backend, sizeof value, &memory), KVS_OK);
+    assert_null(memory.host);
+    put(&one, &memory, &value, sizeof value);
+    assert_int_equal(one.table->download(one.stream, &target, 1), KVS_OK);
+    assert_int_equal(one.table->sync(one.stream), KVS_OK);
+    const void *host = memory.host;
+    const unsigned pinned = cudasim_calls("cudaMallocHost");
+    assert_non_null(host);
+    assert_int_equal(one.table->download(one.stream, &target, 1), KVS_OK);
+    assert_int_equal(one.table->sync(one.stream), KVS_OK);
+    assert_ptr_equal(memory.host, host);
+    assert_int_equal(cudasim_calls("cudaMallocHost"), pinned);
+    one.table->free(one.backend, &memory);
+    close_fixture(&one);
+}
+
+static void work_allocates_nothing(void **state)
+{
+    float gradient[100] = {0};
+    const kvs_span span = {.data = (const uint8_t *)gradient, .bytes = sizeof gradient};
+    fixture one = open_fixture(2);
+    kvs_memory memory = {0};
+    (void)state;
+    assert_int_equal(one.table->alloc(one.backend, sizeof gradient, &memory), KVS_OK);
+    const unsigned device = cudasim_calls("cudaMalloc");
+    const unsigned pinned = cudasim_calls("cudaMallocHost");
+    for (unsigned i = 0; i < 20; i++) {
+        const kvs_accumulate_item item = {
+            .target = &memory,
+            .source = bytes_of(&span),
+            .elements = 100,
+            .dtype = KVS_F32,
+            .first = i == 0,
+        };
+        assert_int_equal(one.table->accumulate(one.stream, &item, 1), KVS_OK);
+    }
+    assert_int_equal(one.table->sync(one.stream), KVS_OK);
+    assert_int_equal(cudasim_calls("cudaMalloc"), device);
+    assert_int_equal(cudasim_calls("cudaMallocHost"), pinned);
+    one.table->free(one.backend, &memory);
+    close_fixture(&one);
+}
+
+/* ------------------------------------------------------------------ batches */
+
+enum { KEYS = 600, KEY_ELEMENTS = 7 };
+
+static void many_small_keys_take_few_launches(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        static float gradient[KEYS][KEY_ELEMENTS];
+        kvs_memory *memory = calloc(KEYS, sizeof *memory);
+        kvs_memory **targets = calloc(KEYS, sizeof *targets);
+        kvs_span *spans = calloc(KEYS, sizeof *spans);
+        kvs_accumulate_item *items = calloc(KEYS, sizeof *items);
+        fixture one = open_fixture(seed);
+        for (size_t i = 0; i < KEYS; i++) {
+            for (size_t j = 0; j < KEY_ELEMENTS; j++) {
+                gradient[i][j] = (float)(i * 10 + j + (size_t)seed);
+            }
+            assert_int_equal(one.table->alloc(one.backend, sizeof gradient[i], &memory[i]),
+                             KVS_OK);
+            spans[i] = (kvs_span){(const uint8_t *)gradient[i], sizeof gradient[i]};
+            targets[i] = &memory[i];
+            items[i] = (kvs_accumulate_item){
+                .target = &memory[i],
+                .source = bytes_of(&spans[i]),
+                .elements = KEY_ELEMENTS,
+                .dtype = KVS_F32,
+                .first = true,
+            };
+        }
+        assert_int_equal(one.table->accumulate(one.stream, items, KEYS), KVS_OK);
+        assert_int_equal(cudasim_calls("cudaLaunchKernelEx"), 3); /* 256 rows in one */
+        assert_int_equal(cudasim_calls("cudaMemcpyAsync"), 3);
+        assert_int_equal(one.table->download(one.stream, targets, KEYS), KVS_OK);
+        assert_int_equal(one.table->sync(one.stream), KVS_OK);
+        for (size_t i = 0; i < KEYS; i++) {
+            assert_memory_equal(memory[i].host, gradient[i], sizeof gradient[i]);
+            one.table->free(one.backend, &memory[i]);
+        }
+        close_fixture(&one);
+        free(memory);
+        free(targets);
+        free(spans);
+        free(items);
+    }
+}
+
+/* ------------------------------------------------------------------ threads */
+
+typedef struct worker {
+    pthread_t thread;
+    kvs_backend *backend;
+    kvs_status status;
+    bool same;
+} worker;
+
+static void *work(void *context)
+{
+    static const kvs_workload workload = {.elements = 501, .rounds = 3, .batches = 3};
+    worker *self = context;
+    self->status = kvs_workload_run(&workload, self->backend, &self->same);
+    return NULL;
+}
+
+static void threads_with_a_stream_each_share_the_device(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        worker workers[3] = {0};
+        fixture one = open_fixture(seed);
+        for (size_t i = 0; i < 3; i++) {
+            workers[i].backend = one.backend;
+            assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+        }
+        for (size_t i = 0; i < 3; i++) {
+            assert_int_equal(pthread_join(workers[i].thread, NULL), 0);
+            assert_int_equal(workers[i].status, KVS_OK);
+            assert_true(workers[i].same);
+        }
+        close_fixture(&one);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_name_is_the_card),
+        cmocka_unit_test(without_a_device_the_problem_says_why),
+        cmocka_unit_test(memory_and_slots_are_wiped_before_they_are_freed),
+        cmocka_unit_test(host_is_pinned_at_the_first_download_and_kept),
+        cmocka_unit_test(work_allocates_nothing),
+        cmocka_unit_test(many_small_keys_take_few_launches),
+        cmocka_unit_test(threads_with_a_stream_each_share_the_device),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,134 @@
+#include "client/block.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Freed beyond this: enough for a model that is pushed again and again, not a leak. */
+#define KEEP_BYTES_MAX ((size_t)512 << 20)
+/* From here on blocks lie on huge pages: fresh small pages are slower than the network. */
+#define HUGE_BYTES ((size_t)2 << 20)
+
+void kvs_block_pool_init(kvs_block_pool *pool)
+{
+    *pool = (kvs_block_pool){.free_bytes = 0};
+    (void)pthread_mutex_init(&pool->mutex, NULL);
+}
+
+static size_t class_bytes(uint32_t size_class)
+{
+    return (size_t)64 << size_class;
+}
+
+static void free_block(kvs_block *block)
+{
+    free(block->data);
+    free(block);
+}
+
+void kvs_block_pool_deinit(kvs_block_pool *pool)
+{
+    for (int i = 0; i < KVS_BLOCK_CLASSES; i++) {
+        while (pool->free[i] != NULL) {
+            kvs_block *block = pool->free[i];
+            pool->free[i] = block->next;
+            free_block(block);
+        }
+    }
+    (void)pthread_mutex_destroy(&pool->mutex);
+}
+
+static kvs_block *take_free(kvs_block_pool *pool, uint32_t size_class)
+{
+    (void)pthread_mutex_lock(&pool->mutex);
+    kvs_block *block = pool->free[size_class];
+    if (block != NULL) {
+        pool->free[size_class] = block->next;
+        pool->free_bytes -= class_bytes(size_class);
+    }
+    (void)pthread_mutex_unlock(&pool->mutex);
+    return block;
+}
+
+kvs_block *kvs_block_make(kvs_block_pool *pool, size_t bytes)
+{
+    uint32_t size_class = 0;
+    while (size_class < KVS_BLOCK_CLASSES && class_bytes(size_class) < bytes) {
+        size_class++;
+    }
+    if (size_class == KVS_BLOCK_CLASSES) {
+        return NULL;
+    }
+    kvs_block *block = take_free(pool, size_class);
+    if (block == NULL) {
+        size_t size = class_bytes(size_class);
+        block = calloc(1, sizeof *block);
+        if (block == NULL) {
+            return NULL;
+        }
+        block->data = aligned_alloc(size < HUGE_BYTES ? 64 : HUGE_BYTES, size);
+        if (block->data == NULL) {
+            free(block);
+            return NULL;
+        }
+        if (size >= HUGE_BYTES) {
+            (void)madvise(block->data, size, MADV_HUGEPAGE);
+        }
+        block->pool = pool;
+        block->size_class = size_class;
+    }
+    atomic_init(&block->references, 1);
+    return block;
+}
+
+kvs_block *kvs_block_borrow(kvs_block_pool *pool)
+{
+    kvs_block *block = calloc(1, sizeof *block);
+    if (block != NULL) {
+        block->pool = pool;
+        block->borrowed = true;
+        atomic_init(&block->references, 1);
+    }
+    return block;
+}
+
+kvs_block *kvs_block_take(kvs_block *block)
+{
+    atomic_fetch_add_explicit(&block->references, 1, memory_order_relaxed);
+    return block;
+}
+
+void kvs_block_unref(kvs_block *block)
+{
+    /* Acquire and release: the last one sees that all others have read. */
+    if (block == NULL ||
+        atomic_fetch_sub_explicit(&block->references, 1, memory_order_acq_rel) > 1) {
+        return;
+    }
+    if (block->borrowed) {
+        free(block);
+        return;
+    }
+    kvs_block_pool *pool = block->pool;
+    size_t bytes = class_bytes(block->size_class);
+    (void)pthread_mutex_lock(&pool->mutex);
+    bool keep = pool->free_bytes + bytes <= KEEP_BYTES_MAX;
+    if (keep) {
+        block->next = pool->free[block->size_class];
+        pool->free[block->size_class] = block;
+        pool->free_bytes += bytes;
+    }
+    (void)pthread_mutex_unlock(&pool->mutex);
+    if (!keep) {
+        free_block(block);
+    }
+}
+
+void kvs_block_release(void *block)
+{
+    kvs_block_unref(block);
+}
+
+bool kvs_block_shared(const kvs_block *block)
+{
+    return atomic_load_explicit(&block->references, memory_order_acquire) > 1;
+}

@@ -1,0 +1,199 @@
+#include "api/kvstored.pb-c.h"
+#include "base/clock.h"
+#include "client/dist_state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The server answers this much before the call is cut, to say who is missing: so it is cut later. */
+#define WORDS_NS (100 * KVS_MS)
+
+/* ------------------------------------------------------------------ one message each way */
+
+static void unary_received(void *context, const kvs_span *spans, size_t count)
+{
+    kvs_unary *unary = context;
+    kvs_payload payload = {.spans = spans, .count = (uint32_t)count};
+    for (size_t i = 0; i < count; i++) {
+        payload.bytes += spans[i].bytes;
+    }
+    free(unary->reply);
+    unary->reply = malloc(payload.bytes + 1);
+    unary->reply_bytes = payload.bytes;
+    unary->reply_status = unary->reply == NULL ? KVS_NO_MEMORY : KVS_OK;
+    if (unary->reply != NULL) {
+        kvs_payload_gather(&payload, unary->reply);
+    }
+}
+
+static void unary_ended(void *context, const kvs_problem *problem)
+{
+    kvs_unary *unary = context;
+    kvs_dist *dist = unary->dist;
+    kvs_dist_lock(dist);
+    unary->problem = *problem;
+    if (problem->status == KVS_OK && unary->reply == NULL) {
+        (void)kvs_problem_set(&unary->problem,
+                              unary->reply_status != KVS_OK ? unary->reply_status : KVS_INTERNAL,
+                              "the call was not answered");
+    }
+    unary->call = NULL;
+    unary->finished = true;
+    (void)pthread_cond_broadcast(&dist->changed);
+    if (unary->done != NULL) {
+        unary->done(unary);
+    }
+    kvs_dist_unlock(dist);
+}
+
+static const kvs_peer_events unary_events = {.received = unary_received, .ended = unary_ended};
+
+void kvs_unary_start(kvs_unary *unary, kvs_dist *dist, const char *method,
+                     const ProtobufCMessage *request, uint64_t deadline_ns)
+{
+    unary->dist = dist;
+    size_t bytes = protobuf_c_message_get_packed_size(request);
+    uint8_t *packed = malloc(bytes + 1);
+    if (packed != NULL) {
+        (void)protobuf_c_message_pack(request, packed);
+        unary->call = kvs_peer_start(dist->peer, KVS_LANE_CONTROL, method, deadline_ns,
+                                     &unary_events, unary);
+    }
+    if (unary->call == NULL) {
+        free(packed);
+        unary->finished = true;
+        (void)kvs_problem_set(&unary->problem, KVS_NO_MEMORY, "no memory for a call");
+        return;
+    }
+    kvs_peer_send(unary->call, packed, bytes, NULL, 0, true);
+    free(packed);
+}
+
+void kvs_unary_deinit(kvs_unary *unary)
+{
+    free(unary->reply);
+    unary->reply = NULL;
+}
+
+/* Calls and waits; again when the way breaks and the call may be repeated. The caller deinits. */
+static kvs_status call_and_wait(kvs_dist *dist, const char *method,
+                                const ProtobufCMessage *request, uint64_t until_ns,
+                                kvs_repeat repeat, kvs_unary *unary, kvs_problem *problem)
+{
+    kvs_dist_lock(dist);
+    kvs_status status;
+    do {
+        kvs_unary_deinit(unary);
+        *unary = (kvs_unary){0};
+        kvs_unary_start(unary, dist, method, request, until_ns);
+        while (!unary->finished) {
+            (void)kvs_dist_wait(dist, UINT64_MAX);
+        }
+        status = unary->problem.status;
+        if (status == KVS_UNAVAILABLE && repeat == KVS_REPEATABLE) {
+            (void)kvs_dist_wait(dist, kvs_clock_now_ns() + 50 * KVS_MS);
+        }
+    } while (status == KVS_UNAVAILABLE && repeat == KVS_REPEATABLE &&
+             kvs_clock_now_ns() < until_ns);
+    *problem = unary->problem;
+    kvs_dist_unlock(dist);
+    return status;
+}
+
+/* Waits for the session and copies what a request says of it. */
+static kvs_status copy_session(kvs_dist *dist, uint64_t until_ns, uint8_t *session,
+                               uint64_t *epoch, kvs_problem *problem)
+{
+    kvs_dist_lock(dist);
+    kvs_status status = kvs_dist_wait_up(dist, until_ns, problem);
+    memcpy(session, dist->session, KVS_SESSION_BYTES);
+    *epoch = dist->epoch;
+    kvs_dist_unlock(dist);
+    return status;
+}
+
+/* ------------------------------------------------------------------ the optimizer */
+
+kvs_status kvs_dist_set_optimizer(kv_store *kv, const char *json, kvs_problem *problem)
+{
+    kvs_dist *dist = (kvs_dist *)kv;
+    Kvstored__V1__Optimizer optimizer = KVSTORED__V1__OPTIMIZER__INIT;
+    Kvstored__V1__SetOptimizerRequest request = KVSTORED__V1__SET_OPTIMIZER_REQUEST__INIT;
+    optimizer.json = (char *)(uintptr_t)(json == NULL ? "null" : json);
+    request.store = dist->store;
+    request.optimizer = &optimizer;
+    kvs_unary unary = {0};
+    kvs_status status = call_and_wait(dist, "/kvstored.v1.Admin/SetOptimizer", &request.base,
+                                      kvs_clock_now_ns() + dist->request_timeout_ns,
+                                      KVS_REPEATABLE, &unary, problem);
+    kvs_unary_deinit(&unary);
+    return status;
+}
+
+kvs_status kvs_dist_get_optimizer(kv_store *kv, char **json, kvs_problem *problem)
+{
+    kvs_dist *dist = (kvs_dist *)kv;
+    Kvstored__V1__GetOptimizerRequest request = KVSTORED__V1__GET_OPTIMIZER_REQUEST__INIT;
+    request.store = dist->store;
+    kvs_unary unary = {0};
+    kvs_status status = call_and_wait(dist, "/kvstored.v1.Admin/GetOptimizer", &request.base,
+                                      kvs_clock_now_ns() + dist->request_timeout_ns,
+                                      KVS_REPEATABLE, &unary, problem);
+    if (status == KVS_OK) {
+        Kvstored__V1__Optimizer *reply =
+            kvstored__v1__optimizer__unpack(NULL, unary.reply_bytes, unary.reply);
+        *json = reply != NULL ? strdup(reply->json) : NULL;
+        if (*json == NULL) {
+            status = kvs_problem_set(problem, KVS_INTERNAL, "the optimizer cannot be read");
+        }
+        if (reply != NULL) {
+            kvstored__v1__optimizer__free_unpacked(reply, NULL);
+        }
+    }
+    kvs_unary_deinit(&unary);
+    return status;
+}
+
+/* ------------------------------------------------------------------ barrier, command */
+
+kvs_status kvs_dist_barrier(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem)
+{
+    kvs_dist *dist = (kvs_dist *)kv;
+    uint8_t session[KVS_SESSION_BYTES];
+    uint64_t timeout_ns = KVS_BARRIER_DEADLINE_NS;
+    if (timeout_ms != 0 && timeout_ms < timeout_ns / KVS_MS) {
+        timeout_ns = timeout_ms * KVS_MS;
+    }
+    uint64_t words_ns = timeout_ns / 9 < WORDS_NS ? timeout_ns / 9 : WORDS_NS;
+    uint64_t until = kvs_clock_now_ns() + timeout_ns;
+    Kvstored__V1__BarrierRequest request = KVSTORED__V1__BARRIER_REQUEST__INIT;
+    KVS_TRY(copy_session(dist, until, session, &request.epoch, problem));
+    request.store = dist->store;
+    request.session.data = session;
+    request.session.len = KVS_SESSION_BYTES;
+    kvs_unary unary = {0};
+    /* Once: it may have ended for all, and entering again would wait for the next one. */
+    kvs_status status = call_and_wait(dist, "/kvstored.v1.KVStore/Barrier", &request.base,
+                                      until + words_ns, KVS_ONCE, &unary, problem);
+    kvs_unary_deinit(&unary);
+    return status;
+}
+
+kvs_status kvs_dist_send_command(kv_store *kv, int head, const char *body, kvs_problem *problem)
+{
+    kvs_dist *dist = (kvs_dist *)kv;
+    uint8_t session[KVS_SESSION_BYTES];
+    uint64_t until = kvs_clock_now_ns() + dist->request_timeout_ns;
+    Kvstored__V1__SendCommandRequest request = KVSTORED__V1__SEND_COMMAND_REQUEST__INIT;
+    KVS_TRY(copy_session(dist, until, session, &request.epoch, problem));
+    request.store = dist->store;
+    request.session.data = session;
+    request.session.len = KVS_SESSION_BYTES;
+    request.head = head;
+    request.body = (char *)(uintptr_t)body;
+    kvs_unary unary = {0};
+    kvs_status status = call_and_wait(dist, "/kvstored.v1.KVStore/SendCommand", &request.base,
+                                      until, KVS_ONCE, &unary, problem);
+    kvs_unary_deinit(&unary);
+    return status;
+}

@@ -1,0 +1,155 @@
+/* libkvstore: MXNet's KVStore for C. Push gradients, pull weights; the optimizer runs in the
+ * server ("dist_sync", "dist_async" ...) or in this process ("local", "device").
+ *
+ *     kv_store *kv;
+ *     kv_create("dist_sync", "127.0.0.1:9400", NULL, &kv);
+ *     kv_array w = kv_array_f32(weights, 2, (uint64_t[]){2, 3});
+ *     kv_init(kv, &(kv_key){.name = "w"}, &w, 1);
+ *     kv_push(kv, ...);  kv_pull(kv, ...);  kv_wait(kv, KV_FOREVER);
+ *     kv_close(kv);
+ *
+ * Threads: a store may be used from several threads; calls on one store are put in some order.
+ *   Nothing here is global but the library code.
+ * Memory: strings and arrays given to a call are borrowed during the call, except values of a
+ *   push with KV_BORROW and outs of a pull, which are borrowed until the handle (or the store) was
+ *   waited for. Arrays are row-major, little-endian, contiguous.
+ * Errors: every call that can fail gives a kv_status; kv_last_error says more, per store and
+ *   thread-safe. What fails after a call returned is told by the wait on its handle.
+ */
+#ifndef KVSTORE_KVSTORE_H
+#define KVSTORE_KVSTORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define KV_API __attribute__((visibility("default")))
+#else
+#define KV_API
+#endif
+
+/* 0 is success. Any other number is a row of the error table (docs/ERRORS.md); its name is
+ * kv_status_reason, "KEY_NOT_FOUND". */
+typedef int kv_status;
+KV_API const char *kv_status_reason(kv_status status);
+KV_API int kv_status_grpc_code(kv_status status);
+
+typedef struct kv_store kv_store;
+typedef struct kv_handle kv_handle; /* something asked for and not yet waited for */
+
+typedef enum kv_dtype {
+    KV_F32 = 1, KV_F64 = 2, KV_F16 = 3, KV_BF16 = 4, KV_U8 = 5, KV_I8 = 6, KV_I32 = 7, KV_I64 = 8
+} kv_dtype;
+
+/* Borrowed numbers. rank 0 is a scalar. */
+typedef struct kv_array {
+    void *data;
+    kv_dtype dtype;
+    uint32_t rank;
+    const uint64_t *shape;
+} kv_array;
+
+/* A name, or a number when name is NULL (it travels in decimal). One store uses one kind. */
+typedef struct kv_key {
+    const char *name;
+    int64_t number;
+} kv_key;
+
+#define KV_FOREVER UINT64_MAX
+
+typedef struct kv_options {
+    const char *store;       /* NULL: "default" */
+    const char *worker;      /* a name for people; NULL: host and process */
+    int64_t rank;            /* wanted; -1: any */
+    uint64_t connect_timeout_ms; /* 0: 30 s: how long create tries to reach the server */
+    uint64_t request_timeout_ms; /* 0: 120 s: how long one request may take, reconnects included */
+    uint64_t credit_bytes;   /* 0: the server's; less makes this worker use less */
+} kv_options;
+
+/* Fills the defaults. */
+KV_API void kv_options_init(kv_options *options);
+
+/* type: MXNet's names, by its substring rule: what holds "dist" is a server at `address`
+ * ("host:port" or "unix:/path"), everything else is local. options may be NULL. The store is not
+ * created: it must exist (STORE_NOT_FOUND). On failure *out is NULL and `error` (may be NULL,
+ * error_bytes long) receives the reason in words. */
+KV_API kv_status kv_create(const char *type, const char *address, const kv_options *options,
+                           kv_store **out, char *error, size_t error_bytes);
+/* Waits for what is under way (up to the request timeout), says goodbye, frees. Accepts NULL. */
+KV_API kv_status kv_close(kv_store *kv);
+
+/* The last failure of a call on this store by this thread, in words; "" if none. Borrowed until
+ * the thread's next call on it. */
+KV_API const char *kv_last_error(kv_store *kv);
+
+KV_API const char *kv_type(kv_store *kv); /* as given, in lower case */
+KV_API uint32_t kv_rank(kv_store *kv);
+KV_API uint32_t kv_num_workers(kv_store *kv);
+
+/* Rank 0's values count; the other ranks wait for them. Synchronous. */
+KV_API kv_status kv_init(kv_store *kv, const kv_key *keys, const kv_array *values, size_t count);
+
+/* Flags of push, pushpull. */
+#define KV_BORROW 1u /* do not copy the values: they stay as they are until waited for */
+
+/* One entry a key. values[i] has value_counts[i] arrays (device values), added left to right
+ * before they are sent; value_counts NULL: one each. Values of all keys lie one after another in
+ * `values`. A key that stands twice counts as one with more values. Higher priority goes first;
+ * order within a key is kept. Returns once queued. `handle` may be NULL: kv_wait covers it. */
+KV_API kv_status kv_push(kv_store *kv, const kv_key *keys, const kv_array *values,
+                         const size_t *value_counts, size_t count, int priority, unsigned flags,
+                         kv_handle **handle);
+/* Each key's value is written to all of its outs. A pull sees this store's earlier pushes. */
+KV_API kv_status kv_pull(kv_store *kv, const kv_key *keys, const kv_array *outs,
+                         const size_t *out_counts, size_t count, int priority,
+                         kv_handle **handle);
+/* Push, then pull of the value after the push's round. outs NULL: written to the values. */
+KV_API kv_status kv_pushpull(kv_store *kv, const kv_key *keys, const kv_array *values,
+                             const size_t *value_counts, const kv_array *outs,
+                             const size_t *out_counts, size_t count, int priority, unsigned flags,
+                             kv_handle **handle);
+/* init, then pull into the outs. Synchronous. */
+KV_API kv_status kv_broadcast(kv_store *kv, const kv_key *keys, const kv_array *values,
+                              const kv_array *outs, const size_t *out_counts, size_t count);
+
+/* Waits for one handle and frees it; or for all that is under way. DEADLINE leaves it waiting. */
+KV_API kv_status kv_handle_wait(kv_store *kv, kv_handle *handle, uint64_t timeout_ms);
+KV_API kv_status kv_wait(kv_store *kv, uint64_t timeout_ms);
+
+/* JSON: {"name": "sgd", "learning_rate": 0.1, ...} or NULL for none. Every rank may call it. */
+KV_API kv_status kv_set_optimizer(kv_store *kv, const char *json);
+/* The optimizer as JSON, or "" for none. The caller frees it by kv_free. */
+KV_API kv_status kv_get_optimizer(kv_store *kv, char **json);
+KV_API void kv_free(void *memory);
+
+/* Local stores only (UNIMPLEMENTED on others, as MXNet never calls it there): `updater` is called
+ * on the pushing thread, once per key, with whole contiguous arrays: input is the summed push,
+ * stored is changed in place. NULL takes it away. */
+typedef void kv_updater(kv_key key, const kv_array *input, kv_array *stored, void *context);
+KV_API kv_status kv_set_updater(kv_store *kv, kv_updater *updater, void *context);
+
+/* All ranks; timeout 0: the store's default (10 minutes). */
+KV_API kv_status kv_barrier(kv_store *kv, uint64_t timeout_ms);
+KV_API kv_status kv_send_command(kv_store *kv, int head, const char *body);
+
+/* Only "optimizer" is known: 1. Others: INVALID_FIELD. */
+KV_API kv_status kv_is_capable(kv_store *kv, const char *capability, int *out);
+
+typedef struct kv_statistics {
+    uint64_t reconnects, replayed_parts, parts_pushed, parts_pulled, bytes_sent, bytes_received;
+    uint64_t messages_sent; /* frames and pull requests */
+} kv_statistics;
+KV_API void kv_count(kv_store *kv, kv_statistics *out);
+
+/* Sets glibc's malloc so that large buffers are kept (M_TRIM_THRESHOLD, M_TOP_PAD): faster, and
+ * process-wide, hence only when asked. */
+KV_API void kv_tune_malloc(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,374 @@
+#include "base/clock.h"
+#include "client/local_state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Parts handed to the engine at once. */
+#define PARTS_AT_ONCE 64u
+
+/* ------------------------------------------------------------------ the channel */
+
+static void channel_ack(kvs_channel *channel, uint64_t first, uint64_t last, bool duplicate)
+{
+    (void)duplicate;
+    ((kvs_local_channel *)channel)->answered += last - first + 1;
+}
+
+static void channel_refuse(kvs_channel *channel, uint64_t sequence, const char *key,
+                           size_t key_bytes, const kvs_problem *problem)
+{
+    (void)sequence;
+    (void)key;
+    (void)key_bytes;
+    kvs_local_channel *self = (kvs_local_channel *)channel;
+    self->answered++;
+    if (self->status == KVS_OK) {
+        self->status = problem->status;
+        self->problem = *problem;
+    }
+}
+
+static void channel_credit(kvs_channel *channel, uint64_t bytes)
+{
+    (void)channel;
+    (void)bytes;
+}
+
+/* Why the part does not fit the outs, or KVS_OK. */
+static kvs_status check_part(const kvs_group *group, const kvs_part_header *header,
+                             kvs_problem *problem)
+{
+    uint64_t elements = kvs_array_elements(group->outs[0]);
+    if (header->dtype != (kvs_dtype)group->outs[0]->dtype) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR, "key %.*s holds %s, its out is %s",
+                               (int)group->name_bytes, group->name, kvs_dtype_name(header->dtype),
+                               kvs_dtype_name((kvs_dtype)group->outs[0]->dtype));
+    }
+    if (header->element_offset > elements ||
+        header->element_count > elements - header->element_offset) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR, "key %.*s is larger than its out",
+                               (int)group->name_bytes, group->name);
+    }
+    return KVS_OK;
+}
+
+static void channel_value(kvs_channel *channel, const kvs_value_part *part)
+{
+    kvs_local_channel *self = (kvs_local_channel *)channel;
+    const kvs_part_header *header = &part->header;
+    if (self->status == KVS_OK) {
+        self->status = check_part(self->group, header, &self->problem);
+    }
+    if (self->status == KVS_OK) {
+        size_t size = kvs_dtype_bytes(header->dtype);
+        size_t bytes = (size_t)header->element_count * size;
+        if (bytes > 0) {
+            uint8_t *out = self->group->outs[0]->data;
+            memcpy(out + (size_t)header->element_offset * size, part->data, bytes);
+        }
+        self->elements += header->element_count;
+    }
+    self->sent_bytes += header->payload_bytes;
+    kvs_buffer_unref(part->buffer);
+}
+
+static void channel_nothing(kvs_channel *channel)
+{
+    (void)channel;
+}
+
+static void channel_flush(kvs_channel *channel, uint64_t now_ns)
+{
+    (void)channel;
+    (void)now_ns;
+}
+
+static const kvs_channel_table channel_table = {
+    .ack = channel_ack,
+    .refuse = channel_refuse,
+    .credit = channel_credit,
+    .value = channel_value,
+    .flush = channel_flush,
+    .take = channel_nothing,
+    .unref = channel_nothing,
+};
+
+void kvs_local_channel_init(kvs_local *local)
+{
+    local->channel.channel.table = &channel_table;
+}
+
+/* ------------------------------------------------------------------ pushing */
+
+typedef struct push_frame {
+    kvs_frame frame; /* first: its task is posted */
+    kvs_local *self;
+    kvs_part_header headers[PARTS_AT_ONCE];
+    size_t count;
+    kvs_span span;
+    kvs_payload payload;
+    bool consumed;
+} push_frame;
+
+static void frame_consumed(kvs_frame *frame, uint64_t now_ns)
+{
+    (void)now_ns;
+    ((push_frame *)frame)->consumed = true;
+}
+
+static void run_push(kvs_task *task, uint64_t now_ns)
+{
+    push_frame *push = (push_frame *)task;
+    kvs_session_push(push->self->session, &push->self->channel.channel, &push->frame,
+                     push->headers, push->count, &push->payload, false, now_ns);
+}
+
+/* Gives one frame to the engine and waits until it has answered. */
+static kvs_status push_parts(kvs_local *self, push_frame *push, kvs_problem *problem)
+{
+    kvs_local_channel *channel = &self->channel;
+    channel->answered = 0;
+    channel->status = KVS_OK;
+    push->consumed = false;
+    push->frame.task.run = run_push;
+    push->frame.session = self->session;
+    push->frame.consumed = frame_consumed;
+    kvs_session_post(self->session, &push->frame.task, kvs_clock_now_ns());
+    while (channel->answered < push->count || !push->consumed) {
+        kvs_local_move_on(self);
+    }
+    self->statistics.parts_pushed += push->count;
+    if (channel->status != KVS_OK) {
+        *problem = channel->problem;
+    }
+    return channel->status;
+}
+
+static kvs_status find_key(kvs_local *self, const kvs_group *group, kvs_client_key **key,
+                           kvs_key_info *info, kvs_problem *problem)
+{
+    KVS_TRY(kvs_key_describe(self->store, group->name, group->name_bytes, info, problem));
+    *key = kvs_client_keys_find_or_add(&self->keys, group->name, group->name_bytes);
+    return *key == NULL ? kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a key") : KVS_OK;
+}
+
+static kvs_status push_whole(kvs_local *self, const kvs_group *group, const uint8_t *data,
+                             kvs_problem *problem)
+{
+    kvs_client_key *key;
+    kvs_key_info info;
+    KVS_TRY(find_key(self, group, &key, &info, problem));
+    kvs_shape shape;
+    uint8_t packed[KVS_DIMENSIONS_MAX * 10];
+    kvs_array_shape(group->values[0], &shape);
+    kvs_part_header header = {
+        .key = group->name,
+        .key_bytes = group->name_bytes,
+        .dtype = (kvs_dtype)group->values[0]->dtype,
+        .has_shape = true,
+        .shape = packed,
+        .shape_bytes = kvs_shape_pack(&shape, packed),
+        .after = key->last_sequence,
+    };
+    uint64_t elements = kvs_array_elements(group->values[0]);
+    size_t size = kvs_dtype_bytes(header.dtype);
+    uint64_t offset = 0;
+    push_frame push = {.self = self};
+    do {
+        push.count = 0;
+        push.span = (kvs_span){data + (size_t)offset * size, 0};
+        do {
+            uint64_t left = elements - offset;
+            header.element_offset = offset;
+            header.element_count = left < info.part_elements ? left : info.part_elements;
+            header.payload_bytes = header.element_count * size;
+            header.sequence = self->next_sequence++;
+            push.headers[push.count++] = header;
+            push.span.bytes += (size_t)header.payload_bytes;
+            offset += header.element_count;
+        } while (offset < elements && push.count < PARTS_AT_ONCE &&
+                 push.span.bytes < KVS_CREDIT_BYTES_DEFAULT / 2);
+        push.payload = (kvs_payload){.spans = &push.span, .count = 1, .bytes = push.span.bytes};
+        key->last_sequence = self->next_sequence - 1;
+        KVS_TRY(push_parts(self, &push, problem));
+    } while (offset < elements);
+    return KVS_OK;
+}
+
+/* ------------------------------------------------------------------ pulling */
+
+typedef struct pull_task {
+    kvs_task task;
+    kvs_local *self;
+    kvs_pull_key key;
+    bool asked;
+    bool ran;
+} pull_task;
+
+static void run_pull(kvs_task *task, uint64_t now_ns)
+{
+    pull_task *pull = (pull_task *)task;
+    kvs_local *self = pull->self;
+    kvs_channel *channel = &self->channel.channel;
+    pull->ran = true;
+    if (!pull->asked) {
+        pull->asked = true;
+        kvs_session_pull(self->session, channel, &pull->key, 1, now_ns);
+        return;
+    }
+    uint64_t bytes = self->channel.sent_bytes;
+    self->channel.sent_bytes = 0;
+    kvs_session_sent(self->session, channel, bytes, now_ns);
+}
+
+static void copy_outs(const kvs_group *group)
+{
+    size_t bytes = kvs_array_bytes(group->outs[0]);
+    for (size_t i = 1; i < group->out_count && bytes > 0; i++) {
+        if (group->outs[i]->data != group->outs[0]->data) {
+            memcpy(group->outs[i]->data, group->outs[0]->data, bytes);
+        }
+    }
+}
+
+static kvs_status pull_whole(kvs_local *self, const kvs_group *group, kvs_problem *problem)
+{
+    kvs_client_key *key;
+    kvs_key_info info;
+    KVS_TRY(find_key(self, group, &key, &info, problem));
+    kvs_local_channel *channel = &self->channel;
+    channel->answered = 0;
+    channel->status = KVS_OK;
+    channel->sent_bytes = 0;
+    channel->group = group;
+    channel->elements = 0;
+    pull_task pull = {
+        .self = self,
+        .key = {.key = group->name,
+                .key_bytes = group->name_bytes,
+                .sequence = self->next_sequence++,
+                .after = key->last_sequence},
+    };
+    key->last_sequence = pull.key.sequence;
+    pull.task.run = run_pull;
+    while (channel->answered == 0 || channel->sent_bytes > 0) {
+        pull.ran = false;
+        kvs_session_post(self->session, &pull.task, kvs_clock_now_ns());
+        if (!pull.ran || (channel->answered == 0 && channel->sent_bytes == 0)) {
+            kvs_local_move_on(self);
+        }
+    }
+    self->statistics.parts_pulled += info.parts;
+    if (channel->status != KVS_OK) {
+        *problem = channel->problem;
+        return channel->status;
+    }
+    if (channel->elements != kvs_array_elements(group->outs[0])) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR, "key %.*s is smaller than its out",
+                               (int)group->name_bytes, group->name);
+    }
+    copy_outs(group);
+    return KVS_OK;
+}
+
+/* ------------------------------------------------------------------ the updater */
+
+static kvs_status assign(kvs_local *self, const kvs_group *group, const kv_array *value,
+                         kvs_problem *problem)
+{
+    kvs_shape shape;
+    kvs_local_waiter waiter;
+    kvs_local_waiter_init(&waiter);
+    kvs_array_shape(value, &shape);
+    kvs_store_assign(self->store, group->name, group->name_bytes, (kvs_dtype)value->dtype, &shape,
+                     value->data, kvs_array_bytes(value), NULL, NULL, &waiter.waiter,
+                     kvs_clock_now_ns());
+    return kvs_local_wait(self, &waiter, problem);
+}
+
+static kvs_status update(kvs_local *self, const kvs_group *group, const uint8_t *input,
+                         kvs_problem *problem)
+{
+    kvs_key_info info;
+    KVS_TRY(kvs_key_describe(self->store, group->name, group->name_bytes, &info, problem));
+    kvs_block *block =
+        kvs_block_make(&self->pool, (size_t)info.elements * kvs_dtype_bytes(info.dtype));
+    if (block == NULL) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the updater");
+    }
+    kv_array stored = {block->data, (kv_dtype)info.dtype, info.shape.rank, info.shape.size};
+    kv_array summed = *group->values[0];
+    summed.data = (void *)(uintptr_t)input;
+    const kv_array *outs[] = {&stored};
+    kvs_group read = *group;
+    read.outs = outs;
+    read.out_count = 1;
+    kvs_status status = KVS_OK;
+    if (kvs_array_elements(&summed) != info.elements || summed.dtype != stored.dtype) {
+        status = kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                                 "key %.*s has another size or dtype than what is pushed",
+                                 (int)group->name_bytes, group->name);
+    } else {
+        status = pull_whole(self, &read, problem);
+    }
+    if (status == KVS_OK) {
+        self->updater(group->key, &summed, &stored, self->updater_context);
+        status = assign(self, group, &stored, problem);
+    }
+    kvs_block_unref(block);
+    return status;
+}
+
+static kvs_status push_group(kvs_local *self, const kvs_group *group, kvs_problem *problem)
+{
+    kvs_block *block = NULL;
+    const uint8_t *data = group->values[0]->data;
+    kvs_status status = KVS_OK;
+    if (group->value_count > 1) {
+        block = kvs_block_make(&self->pool, kvs_array_bytes(group->values[0]));
+        if (block == NULL) {
+            return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a sum");
+        }
+        status = kvs_sum_group(&self->sum, group, block->data, problem);
+        data = block->data;
+    }
+    if (status == KVS_OK) {
+        status = self->updater != NULL ? update(self, group, data, problem)
+                                       : push_whole(self, group, data, problem);
+    }
+    kvs_block_unref(block);
+    return status;
+}
+
+/* ------------------------------------------------------------------ all keys of a call */
+
+kvs_status kvs_local_transfer(kv_store *kv, const kvs_transfer *transfer, kv_handle **handle,
+                                 kvs_problem *problem)
+{
+    kvs_local *self = (kvs_local *)kv;
+    kv_handle *made = NULL;
+    if (handle != NULL) {
+        made = calloc(1, sizeof *made);
+        if (made == NULL) {
+            return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a handle");
+        }
+        made->done = true;
+    }
+    kvs_status status = KVS_OK;
+    for (size_t i = 0; i < transfer->groups->count && status == KVS_OK; i++) {
+        const kvs_group *group = &transfer->groups->list[i];
+        if (transfer->push) {
+            status = push_group(self, group, problem);
+        }
+        if (transfer->pull && status == KVS_OK) {
+            status = pull_whole(self, group, problem);
+        }
+    }
+    if (status != KVS_OK) {
+        free(made);
+    } else if (handle != NULL) {
+        *handle = made;
+    }
+    return status;
+}

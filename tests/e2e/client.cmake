@@ -1,0 +1,12 @@
+# The C client against the real server, and on its own.
+function(kvs_client_test name)
+  kvs_test(NAME ${name} LABELS e2e TIMEOUT 120
+    SOURCES ${name}.c client_server.c client_proxy.c
+    LIBRARIES kvs_client
+    ARGUMENTS $<TARGET_FILE:kvstored>)
+  add_dependencies(${name} kvstored)
+endfunction()
+
+kvs_client_test(client_seed_test)
+kvs_client_test(client_order_test)
+kvs_client_test(client_recovery_test)

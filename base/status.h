@@ -22,7 +22,8 @@ extern "C" {
 #define KVS_STATUS_TABLE(X)                                                                        \
     X(OK, 0, 200, "Done", "")                                                                      \
     X(INVALID_FIELD, 3, 422, "A field is not valid", "Correct the named field.")                   \
-    X(INVALID_FRAME, 3, 400, "The message cannot be read", "Send a message of kvstored.proto.")    \
+    X(INVALID_FRAME, 3, 400, "The message cannot be read",                                         \
+      "Send what kvstored.proto or openapi.yaml describes.")                                       \
     X(INVALID_TENSOR, 3, 400, "The tensor does not fit its key",                                   \
       "Compare dtype, shape, offset and bytes with GET /v1/keys/{key}.")                           \
     X(KEY_NOT_FOUND, 5, 404, "No such key", "Call init for the key first.")                        \

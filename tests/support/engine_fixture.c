@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "engine/backend_cpu.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,7 +48,13 @@ static void value(kvs_channel *channel, const kvs_value_part *part)
     memcpy(worker->value + part->header.element_offset, part->data, part->header.payload_bytes);
     worker->values++;
     worker->version = part->header.version;
+    worker->value_sequence = part->header.sequence;
     kvs_buffer_unref(part->buffer);
+    worker->unsent += part->header.payload_bytes;
+    if (worker->slow) {
+        return;
+    }
+    worker->unsent = 0;
     channel->ahead_bytes -= part->header.payload_bytes < channel->ahead_bytes
                                 ? part->header.payload_bytes
                                 : channel->ahead_bytes; /* it has left at once */
@@ -73,18 +80,31 @@ static const kvs_channel_table table = {ack, refuse, credit, value, flush, take,
 
 /* ------------------------------------------------------------------ life */
 
+static void note_ready(kvs_scheduler *scheduler, kvs_right *right)
+{
+    fixture *f = (fixture *)(void *)((char *)scheduler - offsetof(fixture, scheduler));
+    KVS_CHECK(f->ready_count < sizeof f->ready / sizeof f->ready[0]);
+    f->ready[f->ready_count++] = right;
+}
+
 void fixture_open(fixture *f, const fixture_options *options)
 {
     kvs_problem problem = {.status = KVS_OK};
     memset(f, 0, sizeof *f);
     kvs_log_set_quiet(1);
-    KVS_CHECK(kvs_backend_cpu_open(NULL, &f->backend, &problem) == KVS_OK);
+    f->backend = options->backend;
+    if (f->backend == NULL) {
+        KVS_CHECK(kvs_backend_cpu_open(NULL, &f->backend, &problem) == KVS_OK);
+    }
+    f->scheduler.ready = note_ready;
     kvs_engine_options engine = {.backend = f->backend,
                                  .shards = options->shards == 0 ? 2 : options->shards,
                                  .epoch = 7,
                                  .part_elements = options->part_elements,
                                  .credit_bytes = options->credit_bytes,
-                                 .inflight_parts = options->inflight_parts};
+                                 .inflight_parts = options->inflight_parts,
+                                 .memory_bytes_max = options->memory_bytes_max,
+                                 .scheduler = options->manual ? &f->scheduler : NULL};
     KVS_CHECK(kvs_engine_open(&engine, &f->engine) == KVS_OK);
     kvs_store_options store = {.name = "",
                                .type = options->type,
@@ -97,6 +117,17 @@ void fixture_open(fixture *f, const fixture_options *options)
 
 void fixture_close(fixture *f)
 {
+    char name[KVS_NAME_BYTES_MAX + 1];
+    kvs_store *store;
+    fixture_run_all(f);
+    while (kvs_store_list(f->engine, 0, 1, &store) == 1) {
+        kvs_store_info info;
+        kvs_store_describe(store, &info);
+        (void)snprintf(name, sizeof name, "%s", info.name);
+        KVS_CHECK(kvs_store_delete(f->engine, name, f->now_ns, NULL) == KVS_OK);
+        fixture_run_all(f);
+        kvs_store_unref(store);
+    }
     for (size_t i = 0; i < f->worker_count; i++) {
         kvs_session_unref(f->workers[i]->session);
     }
@@ -121,22 +152,79 @@ fixture_worker *fixture_join(fixture *f, int64_t rank)
     worker->channel.table = &table;
     worker->fixture = f;
     worker->sequence = 1;
+    KVS_CHECK(f->worker_count < sizeof f->workers / sizeof f->workers[0]);
     f->workers[f->worker_count++] = worker;
     return worker;
 }
 
-/* ------------------------------------------------------------------ waiting for control calls */
+fixture_worker *fixture_join_again(fixture_worker *worker)
+{
+    fixture *f = worker->fixture;
+    fixture_worker *other = calloc(1, sizeof *other);
+    KVS_CHECK(other != NULL);
+    other->session = kvs_session_take(worker->session);
+    other->info = worker->info;
+    other->channel.table = &table;
+    other->fixture = f;
+    other->sequence = worker->sequence;
+    KVS_CHECK(f->worker_count < sizeof f->workers / sizeof f->workers[0]);
+    f->workers[f->worker_count++] = other;
+    return other;
+}
 
-typedef struct wait {
-    kvs_waiter waiter;
-    bool done;
-    kvs_problem problem;
-} wait;
+void fixture_resume(fixture_worker *worker, uint64_t lowest_unacknowledged)
+{
+    kvs_problem problem = {.status = KVS_OK};
+    kvs_session *session = NULL;
+    kvs_session_info info;
+    kvs_register request = {.type = "",
+                            .worker = "w",
+                            .rank = -1,
+                            .resume = worker->info.id,
+                            .epoch = worker->info.epoch,
+                            .lowest_unacknowledged = lowest_unacknowledged};
+    KVS_CHECK(kvs_session_register(worker->fixture->store, &request, worker->fixture->now_ns,
+                                   &session, &info, &problem) == KVS_OK);
+    KVS_CHECK(info.resumed);
+    KVS_CHECK(session == worker->session);
+    kvs_session_unref(session);
+}
+
+/* ------------------------------------------------------------------ turns */
+
+void fixture_run(fixture *f, kvs_right *right)
+{
+    size_t i = 0;
+    while (i < f->ready_count && f->ready[i] != right) {
+        i++;
+    }
+    KVS_CHECK(i < f->ready_count);
+    f->ready_count--;
+    memmove(&f->ready[i], &f->ready[i + 1], (f->ready_count - i) * sizeof f->ready[0]);
+    kvs_right_run(right, f->now_ns);
+}
+
+void fixture_run_all(fixture *f)
+{
+    while (f->ready_count > 0) {
+        fixture_run(f, f->ready[0]);
+    }
+}
+
+/* ------------------------------------------------------------------ waiting for control calls */
 
 static void told(kvs_waiter *waiter, const kvs_problem *problem)
 {
-    ((wait *)waiter)->done = true;
-    ((wait *)waiter)->problem = *problem;
+    fixture_wait *wait = (fixture_wait *)waiter;
+    wait->calls++;
+    wait->problem = *problem;
+}
+
+void fixture_wait_begin(fixture_wait *wait, uint64_t deadline_ns)
+{
+    memset(wait, 0, sizeof *wait);
+    wait->waiter.done = told;
+    wait->waiter.deadline_ns = deadline_ns;
 }
 
 void fixture_init(fixture *f, const char *key, const float *values, uint64_t elements)
@@ -163,9 +251,11 @@ void fixture_init(fixture *f, const char *key, const float *values, uint64_t ele
                                   .payload_bytes = span.bytes};
         KVS_CHECK(kvs_init_part(init, &header, &payload, &problem) == KVS_OK);
     }
-    wait done = {.waiter.done = told};
+    fixture_wait done;
+    fixture_wait_begin(&done, 0);
     kvs_init_commit(init, &done.waiter, f->now_ns);
-    KVS_CHECK(done.done);
+    fixture_run_all(f);
+    KVS_CHECK(done.calls == 1);
     KVS_CHECK(done.problem.status == KVS_OK);
     kvs_init_close(init);
 }
@@ -174,25 +264,30 @@ void fixture_optimizer(fixture *f, const char *json)
 {
     kvs_problem problem = {.status = KVS_OK};
     kvs_optimizer *optimizer = NULL;
-    wait done = {.waiter.done = told};
+    fixture_wait done;
+    fixture_wait_begin(&done, 0);
     KVS_CHECK(kvs_optimizer_parse(json, strlen(json), &optimizer, &problem) == KVS_OK);
     kvs_store_set_optimizer(f->store, optimizer, &done.waiter, f->now_ns);
     kvs_optimizer_unref(optimizer);
-    KVS_CHECK(done.done);
+    fixture_run_all(f);
+    KVS_CHECK(done.calls == 1);
     KVS_CHECK(done.problem.status == KVS_OK);
 }
 
 /* ------------------------------------------------------------------ pushing and pulling */
 
+/* Freed by its own run. */
 typedef struct request {
     kvs_task task;
     fixture_worker *worker;
     kvs_part_header headers[64];
+    kvs_pull_key pulls[64];
+    char keys[64][KVS_KEY_BYTES_MAX + 1];
     size_t count;
     kvs_payload payload;
     bool want_values;
-    kvs_pull_key pull;
     struct sent_frame *frame;
+    uint64_t bytes;
 } request;
 
 /* The frame's bytes live until the engine is done with them, and not longer: ASan watches. */
@@ -212,54 +307,114 @@ static void consumed(kvs_frame *frame, uint64_t now_ns)
     free(sent);
 }
 
+static request *make_request(fixture_worker *worker,
+                             void (*run)(kvs_task *task, uint64_t now_ns))
+{
+    request *r = calloc(1, sizeof *r);
+    KVS_CHECK(r != NULL);
+    r->task.run = run;
+    r->worker = worker;
+    return r;
+}
+
+static void post(request *r)
+{
+    kvs_session_post(r->worker->session, &r->task, r->worker->fixture->now_ns);
+}
+
 static void run_push(kvs_task *task, uint64_t now_ns)
 {
     request *r = (request *)task;
     kvs_session_push(r->worker->session, &r->worker->channel, &r->frame->frame, r->headers,
                      r->count, &r->payload, r->want_values, now_ns);
+    free(r);
 }
 
 static void run_pull(kvs_task *task, uint64_t now_ns)
 {
     request *r = (request *)task;
-    kvs_session_pull(r->worker->session, &r->worker->channel, &r->pull, 1, now_ns);
+    kvs_session_pull(r->worker->session, &r->worker->channel, r->pulls, r->count, now_ns);
+    free(r);
 }
 
-static void push_range(fixture_worker *worker, const char *key, const float *values, uint64_t from,
-                       uint64_t elements, uint64_t sequence, uint64_t after, bool want_values)
+static void run_sent(kvs_task *task, uint64_t now_ns)
+{
+    request *r = (request *)task;
+    r->worker->unsent -= r->bytes;
+    kvs_session_sent(r->worker->session, &r->worker->channel, r->bytes, now_ns);
+    free(r);
+}
+
+static void run_close(kvs_task *task, uint64_t now_ns)
+{
+    request *r = (request *)task;
+    kvs_session_close_channel(r->worker->session, &r->worker->channel, now_ns);
+    free(r);
+}
+
+/* Keys live as long as the request: a test's own may be gone when it runs. */
+static const char *keep_key(request *r, size_t at, const char *key, uint32_t key_bytes)
+{
+    if (key_bytes > KVS_KEY_BYTES_MAX) {
+        return key;
+    }
+    memcpy(r->keys[at], key, key_bytes);
+    return r->keys[at];
+}
+
+void fixture_push_parts(fixture_worker *worker, const kvs_part_header *headers, size_t count,
+                        const void *data, size_t bytes, bool want_values)
 {
     fixture *f = worker->fixture;
-    request r = {.task.run = run_push, .worker = worker, .want_values = want_values};
-    uint64_t part = f->part_elements;
-    for (uint64_t at = from; at < elements; at += part) {
-        uint64_t count = elements - at < part ? elements - at : part;
-        KVS_CHECK(r.count < 64);
-        r.headers[r.count] = (kvs_part_header){.key = key,
-                                               .key_bytes = (uint32_t)strlen(key),
-                                               .dtype = KVS_F32,
-                                               .element_offset = at,
-                                               .element_count = count,
-                                               .sequence = sequence + r.count,
-                                               .after = after,
-                                               .payload_bytes = count * sizeof(float)};
-        r.count++;
-    }
+    request *r = make_request(worker, run_push);
     sent_frame *sent = calloc(1, sizeof *sent);
-    size_t bytes = (elements - from) * sizeof(float);
     KVS_CHECK(sent != NULL);
+    KVS_CHECK(count <= 64);
     sent->bytes = malloc(bytes + 3);
     KVS_CHECK(sent->bytes != NULL);
     sent->fixture = f;
     sent->frame.consumed = consumed;
     /* Unaligned, and cut inside an element. */
-    memcpy(sent->bytes + 1, values + from, bytes);
+    if (bytes > 0) {
+        memcpy(sent->bytes + 1, data, bytes);
+    }
     size_t cut = bytes > 6 ? 6 : bytes;
     sent->spans[0] = (kvs_span){.data = sent->bytes + 1, .bytes = cut};
     sent->spans[1] = (kvs_span){.data = sent->bytes + 1 + cut, .bytes = bytes - cut};
-    r.payload = (kvs_payload){.spans = sent->spans, .count = 2, .bytes = bytes};
-    r.frame = sent;
+    r->payload = (kvs_payload){.spans = sent->spans, .count = 2, .bytes = bytes};
+    r->frame = sent;
+    r->want_values = want_values;
+    r->count = count;
+    for (size_t i = 0; i < count; i++) {
+        r->headers[i] = headers[i];
+        r->headers[i].key = keep_key(r, i, headers[i].key, headers[i].key_bytes);
+    }
+    worker->bytes_pushed += bytes;
     f->frames_made++;
-    kvs_session_post(worker->session, &r.task, f->now_ns);
+    post(r);
+}
+
+static void push_range(fixture_worker *worker, const char *key, const float *values, uint64_t from,
+                       uint64_t elements, uint64_t sequence, uint64_t after, bool want_values)
+{
+    kvs_part_header headers[64];
+    size_t count = 0;
+    uint64_t part = worker->fixture->part_elements;
+    for (uint64_t at = from; at < elements; at += part) {
+        uint64_t here = elements - at < part ? elements - at : part;
+        KVS_CHECK(count < 64);
+        headers[count] = (kvs_part_header){.key = key,
+                                           .key_bytes = (uint32_t)strlen(key),
+                                           .dtype = KVS_F32,
+                                           .element_offset = at,
+                                           .element_count = here,
+                                           .sequence = sequence + count,
+                                           .after = after,
+                                           .payload_bytes = here * sizeof(float)};
+        count++;
+    }
+    fixture_push_parts(worker, headers, count, values + from, (elements - from) * sizeof(float),
+                       want_values);
 }
 
 void fixture_push_at(fixture_worker *worker, const char *key, const float *values,
@@ -284,15 +439,38 @@ uint64_t fixture_push(fixture_worker *worker, const char *key, const float *valu
     return first;
 }
 
+void fixture_pull_keys(fixture_worker *worker, const kvs_pull_key *keys, size_t count)
+{
+    request *r = make_request(worker, run_pull);
+    KVS_CHECK(count <= 64);
+    for (size_t i = 0; i < count; i++) {
+        r->pulls[i] = keys[i];
+        r->pulls[i].key = keep_key(r, i, keys[i].key, keys[i].key_bytes);
+    }
+    r->count = count;
+    post(r);
+}
+
 uint64_t fixture_pull(fixture_worker *worker, const char *key, uint64_t after)
 {
-    request r = {.task.run = run_pull, .worker = worker};
-    r.pull = (kvs_pull_key){.key = key,
-                            .key_bytes = (uint32_t)strlen(key),
-                            .sequence = worker->sequence++,
-                            .after = after};
-    kvs_session_post(worker->session, &r.task, worker->fixture->now_ns);
-    return r.pull.sequence;
+    kvs_pull_key pull = {.key = key,
+                         .key_bytes = (uint32_t)strlen(key),
+                         .sequence = worker->sequence++,
+                         .after = after};
+    fixture_pull_keys(worker, &pull, 1);
+    return pull.sequence;
+}
+
+void fixture_sent(fixture_worker *worker, uint64_t bytes)
+{
+    request *r = make_request(worker, run_sent);
+    r->bytes = bytes;
+    post(r);
+}
+
+void fixture_close_channel(fixture_worker *worker)
+{
+    post(make_request(worker, run_close));
 }
 
 const fixture_answer *fixture_answer_of(const fixture_worker *worker, uint64_t sequence)

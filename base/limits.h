@@ -34,8 +34,9 @@
 
 /* Sequences in flight per session; never below the number of parts of the store. */
 #define KVS_INFLIGHT_PARTS_MIN 1024u
-/* Bytes a session may have sent and not yet seen summed or refused. */
-#define KVS_CREDIT_BYTES_DEFAULT (32 * KVS_MIB)
+/* Bytes a session may have sent and not yet seen summed or refused. More lets a worker run further
+ * ahead of the lower ranks, which costs a copy of each part that waits (docs/PERFORMANCE.md). */
+#define KVS_CREDIT_BYTES_DEFAULT (8 * KVS_MIB)
 /* Bytes of one pull that wait for the reader: so much of the store a slow reader can pin. */
 #define KVS_PULL_BYTES_AHEAD (4 * KVS_MIB)
 

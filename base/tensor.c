@@ -18,6 +18,11 @@ size_t kvs_dtype_bytes(kvs_dtype dtype)
     return (unsigned)dtype < KVS_DTYPE_COUNT ? dtypes[dtype].bytes : 0;
 }
 
+bool kvs_dtype_floating(kvs_dtype dtype)
+{
+    return dtype == KVS_F32 || dtype == KVS_F64 || dtype == KVS_F16 || dtype == KVS_BF16;
+}
+
 const char *kvs_dtype_name(kvs_dtype dtype)
 {
     return (unsigned)dtype < KVS_DTYPE_COUNT ? dtypes[dtype].name : dtypes[0].name;

@@ -32,6 +32,9 @@ typedef enum kvs_dtype {
 /* Bytes of one element: 1 to 8; 0 for a number that is no dtype. */
 size_t kvs_dtype_bytes(kvs_dtype dtype);
 
+/* Is it one that optimizers work on? */
+bool kvs_dtype_floating(kvs_dtype dtype);
+
 /* "f32", or "none" for a number that is no dtype. */
 const char *kvs_dtype_name(kvs_dtype dtype);
 

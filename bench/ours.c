@@ -71,7 +71,7 @@ static bool make_keys(worker *w, char *error, uint32_t error_bytes)
         status = kv_init(w->kv, w->keys, w->gradients, w->small_keys);
     }
     if (status == 0) {
-        status = kv_set_optimizer(w->kv, "{\"name\": \"test\", \"rescale_grad\": 1.0}");
+        status = kv_set_optimizer(w->kv, "{\"name\": \"sgd\", \"learning_rate\": 0.001}");
     }
     if (status != 0) {
         (void)snprintf(error, error_bytes, "%s: %s", kv_status_reason(status),

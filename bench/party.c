@@ -108,6 +108,8 @@ bool kvs_bench_party_order(kvs_bench_party *party, const kvs_bench_order *order)
 void kvs_bench_party_stop(kvs_bench_party *party)
 {
     if (party->process > 0) {
+        /* Not by close alone: later parties were forked with a copy of this socket. */
+        (void)shutdown(party->socket, SHUT_RDWR);
         (void)close(party->socket);
         (void)waitpid(party->process, NULL, 0);
         party->process = 0;

@@ -103,6 +103,7 @@ kvs_status kvs_backend_cuda_open(kvs_backend **out, kvs_problem *problem)
     }
     device->base.table = &table;
     device->base.name = device->name;
+    device->base.dtypes = 1u << KVS_F32;
     kvs_status status = probe(device, problem);
     if (status != KVS_OK) {
         close_backend(&device->base);

@@ -93,6 +93,7 @@ typedef struct kvs_backend_table {
 struct kvs_backend {
     const kvs_backend_table *table;
     const char *name; /* "cpu avx2", "cuda H100": for logs and GET /version */
+    uint32_t dtypes;  /* bits 1 << kvs_dtype: what it sums; rules apply to f32 and f64 of them */
 };
 
 #ifdef __cplusplus

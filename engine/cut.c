@@ -467,6 +467,9 @@ static kvs_cut *make_rule(kvs_store *store, kvs_optimizer *optimizer, kvs_waiter
     cut->bindings = calloc(keys + 1, sizeof(kvs_binding *));
     for (uint64_t k = 0; cut->bindings != NULL && k < keys; k++) {
         kvs_key *key = kvs_key_table_at(&store->keys, k);
+        if (!kvs_dtype_floating(key->dtype)) {
+            continue; /* integers are summed, whatever the rule of the store */
+        }
         cut->bindings[k] = kvs_binding_make(optimizer, key->name, key->name_bytes);
         if (cut->bindings[k] == NULL) {
             free_cut(cut);

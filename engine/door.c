@@ -117,14 +117,19 @@ static void repeat(const push *in, const kvs_entry *entry)
     kvs_part *part = NULL;
     if (in->want_values && key != NULL && judge_part(key, header, &part, NULL) == KVS_OK) {
         kvs_op *op = kvs_session_make_op(session, in->channel, KVS_OP_PULL);
-        if (op != NULL) {
-            op->part = part;
-            op->key = key;
-            op->sequence = header->sequence;
-            op->duplicate = true;
-            kvs_session_chain(session, op);
+        if (op == NULL) { /* an ack without the value would pass for both */
+            kvs_problem problem;
+            (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "too many parts are in flight");
+            kvs_session_refuse(session, in->channel, header->sequence, header->key,
+                               header->key_bytes, &problem);
             return;
         }
+        op->part = part;
+        op->key = key;
+        op->sequence = header->sequence;
+        op->duplicate = true;
+        kvs_session_chain(session, op);
+        return;
     }
     kvs_session_ack(session, in->channel, header->sequence, true);
 }

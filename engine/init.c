@@ -87,8 +87,8 @@ static bool valid_utf8(const uint8_t *text, size_t bytes)
     return true;
 }
 
-static kvs_status judge_key(const kvs_part_header *header, kvs_shape *shape, uint64_t *elements,
-                            kvs_problem *problem)
+static kvs_status judge_key(const kvs_backend *backend, const kvs_part_header *header,
+                            kvs_shape *shape, uint64_t *elements, kvs_problem *problem)
 {
     if (header->key_bytes == 0 || header->key_bytes > KVS_KEY_BYTES_MAX ||
         !valid_utf8((const uint8_t *)header->key, header->key_bytes)) {
@@ -102,12 +102,12 @@ static kvs_status judge_key(const kvs_part_header *header, kvs_shape *shape, uin
     if (header->codec != KVS_CODEC_NONE) {
         return kvs_problem_set(problem, KVS_INVALID_FIELD, "values of init are not compressed");
     }
-    if (header->dtype != KVS_F32) {
-        return kvs_problem_set(problem,
-                               kvs_dtype_bytes(header->dtype) == 0 ? KVS_INVALID_TENSOR
-                                                                   : KVS_UNIMPLEMENTED,
-                               "dtype %s (%d) is not built yet: f32 is",
-                               kvs_dtype_name(header->dtype), (int)header->dtype);
+    if (kvs_dtype_bytes(header->dtype) == 0) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR, "%d is no dtype", (int)header->dtype);
+    }
+    if ((backend->dtypes >> header->dtype & 1) == 0) {
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "dtype %s is not built yet on %s",
+                               kvs_dtype_name(header->dtype), backend->name);
     }
     if (!kvs_part_header_shape(header, shape)) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR, "a shape has up to %u dimensions",
@@ -237,7 +237,7 @@ kvs_status kvs_init_part(kvs_init *init, const kvs_part_header *header, const kv
     uint64_t elements = 0;
     pending_key *pending = NULL;
     kvs_part *part = NULL;
-    KVS_TRY(judge_key(header, &shape, &elements, problem));
+    KVS_TRY(judge_key(init->store->engine->backend, header, &shape, &elements, problem));
     KVS_TRY(get_pending(init, header, &shape, &pending, problem));
     if (!init->giver || pending->existed) {
         return KVS_OK;
@@ -258,7 +258,7 @@ static kvs_status bind_all(kvs_init *init)
     kvs_optimizer *optimizer = init->store->optimizer;
     for (size_t i = 0; optimizer != NULL && i < init->count; i++) {
         kvs_key *key = init->pending[i].key;
-        if (init->pending[i].existed) {
+        if (init->pending[i].existed || !kvs_dtype_floating(key->dtype)) {
             continue;
         }
         kvs_binding *binding = kvs_binding_make(optimizer, key->name, key->name_bytes);

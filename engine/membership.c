@@ -136,6 +136,9 @@ static kvs_status join(kvs_store *store, const kvs_register *request, uint64_t n
         kvs_session_unref(session);
         return kvs_problem_set(problem, status, "no session was made");
     }
+    /* The rank's last session may have been late; this one is not. */
+    atomic_fetch_and_explicit(&store->late_ranks[rank / 64], ~((uint64_t)1 << (rank % 64)),
+                              memory_order_relaxed);
     kvs_member *member = &store->members[rank];
     member->state = "live";
     member->session = session;
@@ -249,7 +252,10 @@ void kvs_members_tick(kvs_store *store, uint64_t now_ns)
         uint64_t bit = (uint64_t)1 << (rank % 64);
         _Atomic uint64_t *late = &store->late_ranks[rank / 64];
         if ((atomic_load_explicit(late, memory_order_relaxed) & bit) != 0) {
-            if (end_member(store, rank, "out", &visits)) {
+            if (member->session == NULL && member->state != NULL) {
+                /* It has gone meanwhile. */
+                atomic_fetch_and_explicit(late, ~bit, memory_order_relaxed);
+            } else if (end_member(store, rank, "out", &visits)) {
                 atomic_fetch_and_explicit(late, ~bit, memory_order_relaxed);
                 kvs_log(KVS_LOG_WARN, "rank_left_out", "store=%s rank=%u", store->name, rank);
             }

@@ -27,7 +27,7 @@ static void end_key(kvs_session *session, kvs_op *parent, kvs_status status, uin
         kvs_session_ack(session, parent->channel, parent->sequence, parent->duplicate);
     }
     kvs_session_free_op(session, parent);
-    if (session->window.through != through) {
+    if (session->window.through != through || session->snapshots_deferred > 0) {
         kvs_session_open_door(session, now_ns);
     }
 }
@@ -146,8 +146,9 @@ static void start_snapshot(kvs_session *session, kvs_op *parent, uint64_t now_ns
     pull->task.run = run_snapshot;
     pull->session = kvs_session_take(session);
     pull->parent = parent;
-    if (parent->sequence != 0 && !parent->duplicate) {
-        (void)kvs_window_open(&session->window, parent->sequence);
+    if (parent->sequence != 0 && !parent->duplicate &&
+        kvs_window_open(&session->window, parent->sequence)) {
+        kvs_session_open_door(session, now_ns);
     }
     kvs_store_read(session->store, parent->key->name, parent->key->name_bytes, &pull->snapshot,
                    &pull->waiter, now_ns);
@@ -213,10 +214,12 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
     if (all_asked && parent->parts_given == parent->parts_asked) {
         end_key(session, parent, parent->status, now_ns);
     }
+    channel->table->take(channel); /* the op's may be the last */
+    kvs_session_free_op(session, op); /* before more is asked for: it may be the last that is free */
     if (!channel->closed) {
         kvs_pull_ask(session, channel, now_ns);
     }
-    kvs_session_free_op(session, op);
+    channel->table->unref(channel);
     kvs_session_send_chains(session, now_ns);
 }
 
@@ -252,6 +255,11 @@ static kvs_status judge(kvs_session *session, const kvs_pull_key *in, kvs_key **
     if (in->min_version.count > 0 && in->min_version.epoch > epoch) {
         return kvs_problem_set(problem, KVS_INVALID_FIELD, "min_version is of epoch %" PRIu64
                                ", the server's is %" PRIu64, in->min_version.epoch, epoch);
+    }
+    if (in->snapshot && in->min_version.epoch == epoch &&
+        in->min_version.count > kvs_key_version(*key)) {
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED,
+                               "a snapshot of a version that has not come is not built yet");
     }
     return KVS_OK;
 }
@@ -331,6 +339,22 @@ void kvs_session_pull(kvs_session *session, kvs_channel *channel, const kvs_pull
     kvs_session_send_chains(session, now_ns);
 }
 
+/* What its pulls wait for at the door may never come. */
+static void drop_deferred(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
+{
+    kvs_op_list waiting = session->deferred;
+    kvs_op_list dropped = {NULL, NULL};
+    session->deferred = (kvs_op_list){NULL, NULL};
+    for (kvs_op *op; (op = kvs_op_shift(&waiting)) != NULL;) {
+        bool drop = op->kind == KVS_OP_KEY && op->channel == channel;
+        session->snapshots_deferred -= drop && op->snapshot ? 1u : 0u;
+        kvs_op_append(drop ? &dropped : &session->deferred, op);
+    }
+    for (kvs_op *op; (op = kvs_op_shift(&dropped)) != NULL;) {
+        end_key(session, op, KVS_CANCELLED, now_ns);
+    }
+}
+
 void kvs_session_close_channel(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
 {
     if (channel->closed) {
@@ -346,6 +370,7 @@ void kvs_session_close_channel(kvs_session *session, kvs_channel *channel, uint6
         } /* else its last part ends it */
     }
     channel->pulls_last = NULL;
+    drop_deferred(session, channel, now_ns);
     if (session->push_channel == channel) {
         session->push_channel = NULL;
         channel->table->unref(channel);

@@ -30,6 +30,7 @@ typedef struct kvs_scheduler {
 
 struct kvs_right {
     _Atomic(kvs_task *) inbox; /* NULL: idle; &kvs_right_held: held, empty; else newest first */
+    _Atomic uint64_t now_ns;   /* the latest of its posts: a turn may outlast its first task's */
     kvs_scheduler *scheduler;
     void (*idle)(kvs_right *right, uint64_t now_ns); /* before letting go: the end of a turn */
 };

@@ -1,6 +1,7 @@
 #include "engine/round.h"
 
 #include "base/check.h"
+#include "engine/session.h"
 #include "engine/store.h"
 
 #include <string.h>
@@ -145,6 +146,7 @@ static void serve_waiting(kvs_shard *shard, kvs_part *part)
     kvs_op_list waiting = part->waiting;
     part->waiting = (kvs_op_list){NULL, NULL};
     for (kvs_op *op; (op = kvs_op_shift(&waiting)) != NULL;) {
+        shard->waiting_count--;
         kvs_round_pull(shard, op);
     }
 }
@@ -163,6 +165,21 @@ void kvs_round_pull(kvs_shard *shard, kvs_op *op)
         serve(shard, op->part, op);
     } else {
         kvs_op_append(&op->part->waiting, op);
+        shard->waiting_count++;
+    }
+}
+
+void kvs_round_forget_pulls(kvs_shard *shard, kvs_part *part)
+{
+    kvs_op_list waiting = part->waiting;
+    part->waiting = (kvs_op_list){NULL, NULL};
+    for (kvs_op *op; (op = kvs_op_shift(&waiting)) != NULL;) {
+        if (atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
+            shard->waiting_count--;
+            kvs_round_answer(shard, op, KVS_FENCED);
+        } else {
+            kvs_op_append(&part->waiting, op);
+        }
     }
 }
 
@@ -335,8 +352,11 @@ static void close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last
 {
     if (part->binding != NULL) {
         uint32_t accumulated = part->round.terms - (last != NULL ? 1 : 0);
-        kvs_status status =
-            apply(shard, part, accumulated > 0 ? part->accumulator : NULL, last);
+        /* A rule may have come since the round opened: its states are taken now. */
+        kvs_status status = prepare(shard, part, false);
+        if (status == KVS_OK) {
+            status = apply(shard, part, accumulated > 0 ? part->accumulator : NULL, last);
+        }
         if (status != KVS_OK) {
             fail_round(shard, part, status, now_ns);
             reset_round(shard, part);

@@ -20,6 +20,9 @@ void kvs_round_review(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
 /* The rank's session has ended: what it gave to rounds that are not open yet is refused. */
 void kvs_round_forget(kvs_shard *shard, kvs_part *part, uint32_t rank);
 
+/* Refuses the pulls that wait at the part for sessions that have ended. */
+void kvs_round_forget_pulls(kvs_shard *shard, kvs_part *part);
+
 /* The deadline of the part's open round has passed. */
 void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
 

@@ -87,9 +87,14 @@ uint32_t kvs_session_rank(const kvs_session *session)
 
 kvs_op *kvs_session_make_op(kvs_session *session, kvs_channel *channel, kvs_op_kind kind)
 {
+    /* Grows to what the window and its pulls need, and no further. Keys leave some for the parts
+     * that answer them. */
+    uint64_t ops_max = 4 * session->window.size + KVS_FRAME_PARTS_MAX;
+    if (kind == KVS_OP_KEY && session->ops_live + OPS_PER_SLAB >= ops_max) {
+        return NULL;
+    }
     if (session->free_ops == NULL) {
-        /* Grows to what the window and its pulls need, and no further. */
-        if (session->ops_made >= 4 * session->window.size + KVS_FRAME_PARTS_MAX) {
+        if (session->ops_made >= ops_max) {
             return NULL;
         }
         struct kvs_op_slab *slab = calloc(1, sizeof *slab);
@@ -130,17 +135,17 @@ void kvs_session_free_op(kvs_session *session, kvs_op *op)
 
 /* ------------------------------------------------------------------ from other threads */
 
-void kvs_session_post(kvs_session *session, kvs_task *task, uint64_t now_ns)
-{
-    kvs_right_post(&session->right, task, now_ns);
-}
-
 /* With a reference of our own: the turn may give back the last of the others. */
 static void post(kvs_session *session, kvs_task *task, uint64_t now_ns)
 {
     (void)kvs_session_take(session);
     kvs_right_post(&session->right, task, now_ns);
     kvs_session_unref(session);
+}
+
+void kvs_session_post(kvs_session *session, kvs_task *task, uint64_t now_ns)
+{
+    post(session, task, now_ns);
 }
 
 void kvs_session_post_ops(kvs_task_list *ops, uint64_t now_ns)
@@ -190,8 +195,9 @@ static void run_credit(kvs_task *task, uint64_t now_ns)
 {
     kvs_session *session = (kvs_session *)((char *)task - offsetof(kvs_session, credit_task));
     (void)now_ns;
-    /* First the flag, then the sum: what comes in between posts again. */
-    atomic_store_explicit(&session->credit_posted, false, memory_order_release);
+    /* First the flag, then the sum: what comes in between posts again. An exchange, since it reads
+     * the flag of the last who did not post, and so sees what that one added. */
+    (void)atomic_exchange_explicit(&session->credit_posted, false, memory_order_acq_rel);
     uint64_t bytes = atomic_exchange_explicit(&session->credit_back, 0, memory_order_acquire);
     KVS_CHECK(bytes <= session->credit_used);
     session->credit_used -= bytes;
@@ -206,7 +212,7 @@ static void run_credit(kvs_task *task, uint64_t now_ns)
 static void run_resume(kvs_task *task, uint64_t now_ns)
 {
     kvs_session *session = (kvs_session *)((char *)task - offsetof(kvs_session, resume_task));
-    atomic_store_explicit(&session->resume_posted, false, memory_order_release);
+    (void)atomic_exchange_explicit(&session->resume_posted, false, memory_order_acq_rel);
     uint64_t low = atomic_load_explicit(&session->resume_low, memory_order_acquire);
     kvs_window_skip(&session->window, low);
     kvs_session_open_door(session, now_ns);
@@ -217,7 +223,10 @@ static void run_resume(kvs_task *task, uint64_t now_ns)
 static void run_end(kvs_task *task, uint64_t now_ns)
 {
     kvs_session *session = (kvs_session *)((char *)task - offsetof(kvs_session, end_task));
-    for (kvs_op *op; (op = kvs_op_shift(&session->deferred)) != NULL;) {
+    kvs_op_list waiting = session->deferred; /* all of it: the first must not let in the others */
+    session->deferred = (kvs_op_list){NULL, NULL};
+    session->snapshots_deferred = 0;
+    for (kvs_op *op; (op = kvs_op_shift(&waiting)) != NULL;) {
         op->status = KVS_FENCED;
         if (op->kind == KVS_OP_KEY) {
             kvs_pull_drop(session, op, now_ns);
@@ -458,6 +467,11 @@ kvs_status kvs_session_heartbeat(kvs_session *session, uint64_t now_ns)
     if (atomic_load_explicit(&session->ended, memory_order_acquire)) {
         return KVS_FENCED;
     }
-    atomic_store_explicit(&session->last_seen_ns, now_ns, memory_order_relaxed);
+    /* Never back: the time of a turn is that of its beginning. */
+    uint64_t seen = atomic_load_explicit(&session->last_seen_ns, memory_order_relaxed);
+    while (seen < now_ns &&
+           !atomic_compare_exchange_weak_explicit(&session->last_seen_ns, &seen, now_ns,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+    }
     return KVS_OK;
 }

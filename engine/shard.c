@@ -72,6 +72,9 @@ static void refuse_or_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
         kvs_round_answer(shard, op, KVS_STORE_DELETED);
     } else if (shard->batch.failed != KVS_OK) {
         kvs_round_answer(shard, op, shard->batch.failed);
+    } else if (atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
+        /* Its rank may be gone already, or another session's: nobody would take it out again. */
+        kvs_round_answer(shard, op, KVS_FENCED);
     } else if (shard->frozen > 0) {
         kvs_op_append(&shard->frozen_pushes, op);
     } else {
@@ -90,6 +93,8 @@ void kvs_shard_take_op(kvs_task *task, uint64_t now_ns)
         kvs_round_answer(shard, op, KVS_STORE_DELETED);
     } else if (shard->batch.failed != KVS_OK) {
         kvs_round_answer(shard, op, shard->batch.failed);
+    } else if (atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
+        kvs_round_answer(shard, op, KVS_FENCED); /* nobody would end its wait */
     } else if (shard->frozen > 0 && op->after != 0) {
         kvs_op_append(&shard->frozen_pushes, op); /* keeps its place behind the session's pushes */
     } else {
@@ -124,9 +129,8 @@ static void sort_answer(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
 {
     kvs_task_list *list = &shard->answers[op->rank];
     if (list->first != NULL && ((kvs_op *)list->first)->session != op->session) {
-        kvs_session_post_ops(list, now_ns);
-    }
-    if (list->first == NULL) {
+        kvs_session_post_ops(list, now_ns); /* a rank's last session and its new one */
+    } else if (list->first == NULL) {
         shard->answered[shard->answered_count++] = op->rank;
     }
     kvs_task_list_append(list, &op->task);
@@ -164,6 +168,21 @@ static void end_turn(kvs_right *right, uint64_t now_ns)
 
 /* ------------------------------------------------------------------ ranks, deadlines, cuts */
 
+/* No list of them is kept, for sessions do not end often. */
+static void forget_pulls(kvs_shard *shard)
+{
+    kvs_key_table *keys = &shard->store->keys;
+    uint64_t count = atomic_load_explicit(&keys->count, memory_order_acquire);
+    for (uint64_t i = 0; i < count && shard->waiting_count > 0; i++) {
+        kvs_key *key = kvs_key_table_at(keys, i);
+        for (uint64_t p = 0; p < key->part_count; p++) {
+            if (key->parts[p].shard == shard) {
+                kvs_round_forget_pulls(shard, &key->parts[p]);
+            }
+        }
+    }
+}
+
 void kvs_shard_set_rank(kvs_shard *shard, uint32_t rank, kvs_rank_state state, uint64_t change,
                         uint64_t now_ns)
 {
@@ -175,6 +194,9 @@ void kvs_shard_set_rank(kvs_shard *shard, uint32_t rank, kvs_rank_state state, u
     shard->schedule.gone -= (shard->ranks[rank] == KVS_RANK_GONE ? 1u : 0u);
     shard->ranks[rank] = (uint8_t)state;
     shard->now_ns = now_ns;
+    if (state == KVS_RANK_GONE) {
+        forget_pulls(shard);
+    }
     kvs_part *next;
     for (kvs_part *part = shard->open_first; part != NULL; part = next) {
         next = part->open_next;
@@ -187,7 +209,11 @@ void kvs_shard_set_rank(kvs_shard *shard, uint32_t rank, kvs_rank_state state, u
         if (part == shard->open_last) {
             next = NULL; /* rounds that open meanwhile know the new state already */
         }
-        kvs_round_review(shard, part, now_ns);
+        if (shard->frozen > 0) {
+            shard->review_due = true; /* versions stand still */
+        } else {
+            kvs_round_review(shard, part, now_ns);
+        }
     }
 }
 
@@ -197,6 +223,9 @@ static void run_timer(kvs_task *task, uint64_t now_ns)
     kvs_store *store = shard->store;
     shard->now_ns = now_ns;
     atomic_store_explicit(&shard->timer_posted, false, memory_order_release);
+    if (shard->frozen > 0) {
+        return; /* versions stand still; the next tick looks again */
+    }
     uint64_t due = now_ns < store->round_deadline_ns ? 0 : now_ns - store->round_deadline_ns;
     kvs_part *last = shard->open_last;
     kvs_part *next;
@@ -238,6 +267,13 @@ void kvs_shard_thaw(kvs_shard *shard, uint64_t now_ns)
     if (--shard->frozen > 0) {
         return;
     }
+    kvs_part *last = shard->review_due ? shard->open_last : NULL;
+    shard->review_due = false;
+    kvs_part *next = last == NULL ? NULL : shard->open_first;
+    for (kvs_part *part = next; part != NULL; part = next) {
+        next = part == last ? NULL : part->open_next;
+        kvs_round_review(shard, part, now_ns);
+    }
     kvs_op_list pushes = shard->frozen_pushes;
     shard->frozen_pushes = (kvs_op_list){NULL, NULL};
     for (kvs_op *op; (op = kvs_op_shift(&pushes)) != NULL;) {
@@ -250,6 +286,7 @@ void kvs_shard_refuse_all(kvs_shard *shard, uint64_t now_ns)
     kvs_store *store = shard->store;
     shard->now_ns = now_ns;
     shard->closing = true;
+    shard->waiting_count = 0; /* all of them are refused below */
     for (kvs_op *op; (op = kvs_op_shift(&shard->frozen_pushes)) != NULL;) {
         kvs_round_answer(shard, op, KVS_STORE_DELETED);
     }

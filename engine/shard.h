@@ -25,8 +25,10 @@ struct kvs_shard {
     bool closing;             /* the store is being deleted: everything is refused */
     uint32_t frozen;          /* cuts that have asked for versions and not yet decided */
     kvs_op_list frozen_pushes;
+    bool review_due;          /* a rank has come or gone meanwhile: rounds end after the decision */
     kvs_part *open_first, *open_last; /* parts with an open round, oldest first */
     _Atomic uint64_t open_count;
+    uint64_t waiting_count; /* pulls that wait at its parts */
 
     kvs_batch batch;
     kvs_op *used[KVS_BATCH_ITEMS]; /* ops whose payload the turn has read, copied or refused */

@@ -116,8 +116,8 @@ class Documents(unittest.TestCase):
                 del program[:found[0] + 1]
 
     def test_every_setting_stands_in_the_operations_document_and_back(self):
-        settings = re.findall(r'^\s*\{"([a-z-]+)", [A-Z_]+, "([^"]*)",',
-                              tree.read("service/config.c"), re.MULTILINE)
+        settings = re.findall(r'^\s*ROW\("([a-z-]+)", [A-Z_]+, "([^"]*)",',
+                              tree.read("service/settings.c"), re.MULTILINE)
         self.assertGreater(len(settings), 15)
         told = re.findall(r"^\| `--([a-z-]+)` \| (\S*) \|", tree.read("docs/OPERATIONS.md"),
                           re.MULTILINE)

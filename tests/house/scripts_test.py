@@ -17,11 +17,12 @@ def check_layers(folder):
 
 
 class Scripts(unittest.TestCase):
-    def test_every_script_is_executable_and_parses(self):
+    def test_every_script_parses_and_what_people_call_is_executable(self):
         for path in SCRIPTS:
             with self.subTest(path):
                 full = os.path.join(tree.ROOT, path)
-                self.assertTrue(os.access(full, os.X_OK))
+                if not path.startswith("tests/"):  # ctest names their interpreter
+                    self.assertTrue(os.access(full, os.X_OK))
                 if "bash" in tree.read(path).split("\n", 1)[0]:
                     subprocess.run(["bash", "-n", full], check=True)
 

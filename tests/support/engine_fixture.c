@@ -483,6 +483,12 @@ const fixture_answer *fixture_answer_of(const fixture_worker *worker, uint64_t s
     return NULL;
 }
 
+kvs_status fixture_status(const fixture_worker *worker, uint64_t sequence)
+{
+    const fixture_answer *answer = fixture_answer_of(worker, sequence);
+    return answer == NULL ? KVS_STATUS_COUNT : answer->status;
+}
+
 void fixture_tick(fixture *f, uint64_t by_ns)
 {
     f->now_ns += by_ns;

@@ -111,6 +111,9 @@ void fixture_run_all(fixture *f);
 /* The answer to a sequence, or NULL while there is none. */
 const fixture_answer *fixture_answer_of(const fixture_worker *worker, uint64_t sequence);
 
+/* Its status; KVS_STATUS_COUNT while there is none. */
+kvs_status fixture_status(const fixture_worker *worker, uint64_t sequence);
+
 void fixture_tick(fixture *f, uint64_t by_ns);
 
 #endif

@@ -12,7 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
+extern "C" {
+#include <cmocka.h> /* Debian 12's has no guard of its own */
+}
 
 #if defined(__SANITIZE_ADDRESS__)
 #define WATCHED_BY_ASAN 1

@@ -1,0 +1,580 @@
+/* A worker's program, step by step; and what happens to it on the way: it joins, its streams
+ * break, it dies, stalls, leaves and comes back. */
+#include "tests/sim/sim.h"
+
+#include "base/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEART_NS (250 * SIM_MS)
+#define POLL_NS (1000 * SIM_MS)
+/* Faults of a chaos plan happen in its first seconds; later everything must come to an end. */
+#define FATE_NS (20000 * SIM_MS)
+
+static void join_after(sim_client *client, uint64_t delay_ns);
+
+/* ------------------------------------------------------------------ the program */
+
+static void add_step(sim_client *client, sim_step_kind kind, uint32_t key)
+{
+    KVS_CHECK(client->step_count < SIM_STEPS_MAX);
+    client->steps[client->step_count++] = (sim_step){.kind = kind, .key = key};
+}
+
+/* One round: every key once, in an order of its own. */
+static void plan_round(sim_client *client)
+{
+    sim *world = client->world;
+    const sim_plan *plan = &world->plan;
+    uint32_t keys[SIM_KEYS_MAX];
+    uint32_t count = plan->keys;
+    bool pulls_last = sim_chance(world, 2);
+    for (uint32_t key = 0; key < count; key++) {
+        keys[key] = key;
+    }
+    client->step = 0;
+    client->step_count = 0;
+    while (count > 0) {
+        uint32_t index = (uint32_t)sim_below(world, count);
+        add_step(client, SIM_STEP_PUSH, keys[index]);
+        /* A pull before the round's other pushes could wait for a worker that waits for those. */
+        if (!pulls_last && count == 1 && sim_chance(world, 2)) {
+            add_step(client, SIM_STEP_PULL, keys[index]);
+        }
+        if (plan->late_optimizer) {
+            add_step(client, SIM_STEP_SYNC, 0);
+        }
+        keys[index] = keys[--count];
+    }
+    for (uint32_t key = 0; key < plan->keys; key++) {
+        if (plan->chaos || sim_chance(world, 2)) {
+            add_step(client, SIM_STEP_PULL, key);
+        }
+    }
+    if (plan->chaos || !plan->ahead || sim_chance(world, 3)) {
+        add_step(client, SIM_STEP_SYNC, 0);
+    }
+    if (plan->barriers && client->round % 2 == 0) {
+        add_step(client, SIM_STEP_BARRIER, 0);
+    }
+    if (client->refused || sim_chance(world, 4)) {
+        add_step(client, SIM_STEP_NAP, 0);
+    }
+    client->refused = false;
+    client->round++;
+}
+
+static void push_key(sim_client *client, uint32_t key)
+{
+    uint64_t after = client->last[key];
+    sim_op_kind kind = sim_chance(client->world, 3) ? SIM_OP_PUSHPULL : SIM_OP_PUSH;
+    for (uint32_t part = 0; part < client->world->plan.parts[key]; part++) {
+        client->last[key] = sim_client_add(client, kind, key, part, after)->sequence;
+    }
+}
+
+static void pull_key(sim_client *client, uint32_t key)
+{
+    const sim_plan *plan = &client->world->plan;
+    sim_op *op = sim_client_add(client, SIM_OP_PULL, key, 0, client->last[key]);
+    client->last[key] = op->sequence;
+    op->snapshot = plan->snapshots && sim_chance(client->world, 3);
+    if (!plan->chaos && !op->snapshot && !plan->late_optimizer && sim_chance(client->world, 4)) {
+        op->min_version = client->own[key][0]; /* its own rounds will bring it there */
+    }
+}
+
+static void barrier_told(sim_waiter *waiter, const kvs_problem *problem)
+{
+    sim_client *client = waiter->context;
+    sim *world = client->world;
+    if (client->incarnation != waiter->number) {
+        return;
+    }
+    client->in_barrier = false;
+    if (problem->status != KVS_OK) {
+        if (!world->deleted) {
+            sim_fail(world, "barrier: %s %s", kvs_status_find(problem->status)->reason,
+                     problem->detail);
+        }
+        client->life = SIM_FINISHED;
+        return;
+    }
+    world->counts->barriers++;
+    if (waiter->barrier.generation + 1 != client->barriers) {
+        sim_fail(world, "barrier: generation %llu to the rank %u's entry %llu",
+                 (unsigned long long)waiter->barrier.generation, client->rank,
+                 (unsigned long long)client->barriers);
+    }
+    for (uint32_t rank = 0; rank < world->plan.workers; rank++) {
+        if (world->clients[rank].barriers < client->barriers) {
+            sim_fail(world, "barrier: rank %u went on before rank %u came", client->rank, rank);
+        }
+    }
+    client->step++;
+}
+
+static void enter_barrier(sim_client *client)
+{
+    sim *world = client->world;
+    sim_waiter *waiter = sim_waiter_make(world, barrier_told, client, client->incarnation);
+    client->in_barrier = true;
+    client->barriers++;
+    kvs_barrier_enter(world->store, client->rank, "", &waiter->barrier, &waiter->waiter,
+                      world->now_ns);
+}
+
+static void run_nap_over(sim *world, void *context, uint64_t number)
+{
+    sim_client *client = context;
+    (void)world;
+    if (client->incarnation == number && client->napping) {
+        client->napping = false;
+        client->step++;
+        sim_worker_pump(client);
+    }
+}
+
+/* One step; false: it has to wait. */
+static bool run_step(sim_client *client)
+{
+    sim *world = client->world;
+    sim_step step = client->steps[client->step];
+    switch (step.kind) {
+    case SIM_STEP_PUSH:
+        if (client->op_count - client->low > 2 * client->window) {
+            return false;
+        }
+        push_key(client, step.key);
+        break;
+    case SIM_STEP_PULL:
+        pull_key(client, step.key);
+        break;
+    case SIM_STEP_SYNC:
+        if (client->low <= client->op_count) {
+            return false;
+        }
+        break;
+    case SIM_STEP_NAP:
+        if (!client->napping) {
+            client->napping = true;
+            uint64_t nap = world->plan.chaos ? 500 * SIM_MS : 10 * SIM_MS;
+            sim_after(world, sim_below(world, nap), run_nap_over, client, client->incarnation);
+        }
+        return false;
+    case SIM_STEP_BARRIER:
+        if (!client->in_barrier) {
+            enter_barrier(client);
+        }
+        return false;
+    }
+    client->step++;
+    return true;
+}
+
+/* Chaos: all its pushes that were asked for are in the values. */
+static bool has_seen_all(const sim_client *client)
+{
+    const sim_plan *plan = &client->world->plan;
+    for (uint32_t key = 0; key < plan->keys; key++) {
+        for (uint32_t part = 0; part < plan->parts[key]; part++) {
+            if (client->seen[key][part] < plan->rounds) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void finish(sim_client *client)
+{
+    sim *world = client->world;
+    sim_say(world, "rank %u has finished", client->rank);
+    if (world->plan.chaos) { /* the others need not wait for it any more */
+        kvs_session_leave(client->session, world->now_ns);
+        world->somebody_gone = true;
+        sim_client_forget(client);
+    }
+    client->life = SIM_FINISHED;
+}
+
+static void run_rejoin(sim *world, void *context, uint64_t number)
+{
+    sim_client *client = context;
+    kvs_register request = {.type = "",
+                            .worker = "again",
+                            .rank = client->rank,
+                            .resume = client->info.id,
+                            .epoch = 1,
+                            .lowest_unacknowledged = client->low};
+    kvs_session *session = NULL;
+    kvs_problem problem = {.status = KVS_OK};
+    if (client->connection != number || client->life == SIM_AWAY) {
+        return;
+    }
+    kvs_status status = kvs_session_register(world->store, &request, world->now_ns, &session,
+                                             &client->info, &problem);
+    if (status != KVS_OK) {
+        sim_worker_lost_session(client, status);
+        return;
+    }
+    world->counts->resumes++;
+    client->resumed = true;
+    sim_life_keep(world, session);
+    sim_client_connect(client, session);
+    sim_worker_pump(client);
+}
+
+static void break_streams(sim_client *client)
+{
+    sim *world = client->world;
+    sim_say(world, "rank %u loses its streams", client->rank);
+    world->counts->breaks++;
+    sim_client_disconnect(client);
+    sim_after(world, sim_delay(world) + sim_below(world, 300 * SIM_MS), run_rejoin, client,
+              client->connection);
+}
+
+void sim_worker_pump(sim_client *client)
+{
+    sim *world = client->world;
+    if (client->pumping || world->failed) {
+        return;
+    }
+    if (client->wants_break && client->connected && !client->stalled) {
+        break_streams(client);
+    }
+    if (client->life != SIM_RUNNING || !client->connected || client->stalled) {
+        return;
+    }
+    client->pumping = true;
+    if (world->plan.chaos && has_seen_all(client)) {
+        finish(client);
+    }
+    while (client->life == SIM_RUNNING) {
+        if (client->step < client->step_count) {
+            if (!run_step(client)) {
+                break;
+            }
+        } else if (world->plan.chaos || client->round < world->plan.rounds) {
+            plan_round(client);
+        } else if (client->low > client->op_count) {
+            finish(client);
+        } else {
+            break;
+        }
+    }
+    if (client->connected) {
+        sim_client_transmit(client);
+    }
+    client->pumping = false;
+}
+
+void sim_worker_refused(sim_client *client, const sim_op *op, kvs_status status)
+{
+    uint32_t key = op->key;
+    uint32_t part = op->part;
+    client->refused = true;
+    if (status == KVS_FENCED || status == KVS_NOT_REGISTERED || status == KVS_STORE_DELETED) {
+        sim_worker_lost_session(client, status);
+    } else if (status == KVS_OPTIMIZER_NOT_SET) {
+        /* The same push once more, until somebody sets the rule. */
+        client->numbers[key][part]--;
+        client->own[key][part]--;
+        sim_op *again = sim_client_add(client, op->kind, key, part, client->last[key]);
+        again->not_before_ns = client->world->now_ns + 10 * SIM_MS;
+        client->last[key] = again->sequence;
+    }
+}
+
+void sim_worker_lost_session(sim_client *client, kvs_status status)
+{
+    sim *world = client->world;
+    sim_say(world, "rank %u has lost its session: %s", client->rank,
+            kvs_status_find(status)->reason);
+    world->somebody_gone = true;
+    sim_client_forget(client);
+    client->napping = false;
+    client->in_barrier = false;
+    if (world->deleted) {
+        client->life = SIM_FINISHED;
+        return;
+    }
+    if (!world->plan.chaos) {
+        sim_fail(world, "session: rank %u lost it: %s", client->rank,
+                 kvs_status_find(status)->reason);
+        return;
+    }
+    client->life = SIM_AWAY;
+    join_after(client, 20 * SIM_MS);
+}
+
+/* ------------------------------------------------------------------ joining */
+
+static void run(sim_client *client, kvs_session *session)
+{
+    kvs_store_info info;
+    kvs_store_describe(client->world->store, &info);
+    client->window = info.inflight_parts;
+    client->life = SIM_RUNNING;
+    client->stalled = false;
+    client->step = 0;
+    client->step_count = 0;
+    sim_client_connect(client, session);
+    sim_worker_pump(client);
+}
+
+static void init_told(sim_waiter *waiter, const kvs_problem *problem)
+{
+    sim_client *client = waiter->context;
+    sim *world = client->world;
+    const kvs_init_key *keys = NULL;
+    if (problem->status != KVS_OK) {
+        if (!world->deleted) {
+            sim_fail(world, "init: %s", problem->detail);
+        }
+        client->life = SIM_FINISHED;
+    } else if (kvs_init_keys(waiter->init, &keys) != world->plan.keys) {
+        sim_fail(world, "init: not all keys came back");
+    } else if (!keys[0].existed && client->rank != 0) {
+        keys = NULL; /* it may or may not have been there when the others asked */
+    }
+    kvs_init_close(waiter->init);
+    if (client->life == SIM_JOINING && !world->failed) {
+        run(client, client->session);
+    }
+}
+
+static void init_keys(sim_client *client)
+{
+    sim *world = client->world;
+    kvs_init *init = NULL;
+    kvs_problem problem = {.status = KVS_OK};
+    if (kvs_init_open(world->store, client->session, &init, &problem) != KVS_OK ||
+        sim_life_init_parts(world, init, client->rank == 0, &problem) != KVS_OK) {
+        sim_fail(world, "init: %s", problem.detail);
+        return;
+    }
+    sim_waiter *waiter = sim_waiter_make(world, init_told, client, 0);
+    waiter->init = init;
+    kvs_init_commit(init, &waiter->waiter, world->now_ns);
+}
+
+/* A client of the other kind is told so. */
+static void try_wrong_type(sim_client *client)
+{
+    sim *world = client->world;
+    kvs_register request = {.type = world->plan.kind == KVS_SYNC ? "dist_async" : "dist_sync",
+                            .worker = "other",
+                            .rank = -1};
+    kvs_session *session = NULL;
+    kvs_session_info info;
+    kvs_status status =
+        kvs_session_register(world->store, &request, world->now_ns, &session, &info, NULL);
+    if (status != KVS_STORE_TYPE_MISMATCH) {
+        sim_fail(world, "register: the other kind got %s", kvs_status_find(status)->reason);
+    }
+}
+
+static void run_join(sim *world, void *context, uint64_t number)
+{
+    sim_client *client = context;
+    char name[16];
+    if (client->incarnation != number || client->life != SIM_AWAY || world->closing) {
+        return;
+    }
+    if (world->deleted) {
+        client->life = SIM_FINISHED;
+        return;
+    }
+    (void)snprintf(name, sizeof(name), "worker-%u", client->rank);
+    if (sim_chance(world, 10)) {
+        try_wrong_type(client);
+    }
+    kvs_register request = {.type = world->plan.kind == KVS_SYNC ? "dist_device_sync"
+                                                                 : "dist_async",
+                            .worker = name,
+                            .rank = client->rank};
+    kvs_session *session = NULL;
+    kvs_problem problem = {.status = KVS_OK};
+    kvs_status status = kvs_session_register(world->store, &request, world->now_ns, &session,
+                                             &client->info, &problem);
+    if (status == KVS_RANK_TAKEN && world->plan.chaos) {
+        join_after(client, 300 * SIM_MS);
+        return;
+    }
+    if (status != KVS_OK || client->info.rank != client->rank) {
+        sim_fail(world, "register: %s %s", kvs_status_find(status)->reason, problem.detail);
+        return;
+    }
+    sim_say(world, "rank %u has joined", client->rank);
+    sim_life_keep(world, session);
+    client->low = 1;
+    client->session = session;
+    client->life = SIM_JOINING;
+    if (world->plan.inits) {
+        init_keys(client);
+    } else {
+        run(client, session);
+    }
+}
+
+static void join_after(sim_client *client, uint64_t delay_ns)
+{
+    sim_after(client->world, delay_ns, run_join, client, client->incarnation);
+}
+
+/* ------------------------------------------------------------------ heart and fate */
+
+static void run_heart(sim *world, void *context, uint64_t number)
+{
+    sim_client *client = context;
+    (void)number;
+    if (world->closing) {
+        return;
+    }
+    sim_after(world, HEART_NS, run_heart, client, 0);
+    if (client->session == NULL || client->stalled || client->life == SIM_AWAY) {
+        return;
+    }
+    kvs_status status = kvs_session_heartbeat(client->session, world->now_ns);
+    if (status != KVS_OK && client->life == SIM_RUNNING) {
+        sim_worker_lost_session(client, status);
+        return;
+    }
+    sim_worker_pump(client);
+}
+
+static void run_poll(sim *world, void *context, uint64_t number)
+{
+    sim_client *client = context;
+    (void)number;
+    if (world->closing) {
+        return;
+    }
+    sim_after(world, POLL_NS, run_poll, client, 0);
+    if (client->life == SIM_RUNNING && client->connected && !client->stalled) {
+        sim_client_poll(client);
+    }
+}
+
+static void run_wake(sim *world, void *context, uint64_t number)
+{
+    sim_client *client = context;
+    (void)world;
+    if (client->incarnation == number) {
+        client->stalled = false;
+        sim_worker_pump(client);
+    }
+}
+
+static void run_fate(sim *world, void *context, uint64_t number)
+{
+    sim_client *client = context;
+    (void)number;
+    if (client->life != SIM_RUNNING || client->stalled || world->closing || world->deleted) {
+        return;
+    }
+    world->somebody_gone = true;
+    uint64_t away_ns = sim_below(world, 3 * world->plan.lease_ns);
+    switch (sim_below(world, 3)) {
+    case 0:
+        sim_say(world, "rank %u stalls", client->rank);
+        world->counts->stalls++;
+        client->stalled = true;
+        sim_after(world, away_ns, run_wake, client, client->incarnation);
+        return;
+    case 1:
+        sim_say(world, "rank %u leaves", client->rank);
+        world->counts->leaves++;
+        kvs_session_leave(client->session, world->now_ns);
+        break;
+    default:
+        sim_say(world, "rank %u dies", client->rank);
+        world->counts->deaths++;
+        break;
+    }
+    sim_client_forget(client);
+    client->napping = false;
+    client->life = SIM_AWAY;
+    join_after(client, away_ns);
+}
+
+/* ------------------------------------------------------------------ all of them */
+
+void sim_clients_open(sim *world)
+{
+    for (uint32_t rank = 0; rank < world->plan.workers; rank++) {
+        sim_client *client = &world->clients[rank];
+        client->world = world;
+        client->rank = rank;
+        client->low = 1;
+        join_after(client, sim_delay(world));
+        sim_after(world, sim_below(world, HEART_NS), run_heart, client, 0);
+        if (!world->plan.chaos) {
+            continue;
+        }
+        sim_after(world, POLL_NS, run_poll, client, 0);
+        for (uint64_t fates = sim_below(world, 4); fates > 0; fates--) {
+            uint64_t within = sim_chance(world, 2) ? 200 * SIM_MS : FATE_NS;
+            sim_after(world, sim_below(world, within), run_fate, client, 0);
+        }
+    }
+}
+
+bool sim_clients_finished(sim *world)
+{
+    for (uint32_t rank = 0; rank < world->plan.workers; rank++) {
+        if (world->clients[rank].life != SIM_FINISHED) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void sim_clients_explain(sim *world, char *out, size_t bytes)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (uint32_t rank = 0; rank < world->plan.workers && used < bytes; rank++) {
+        const sim_client *client = &world->clients[rank];
+        if (client->life == SIM_FINISHED) {
+            continue;
+        }
+        used += (size_t)snprintf(out + used, bytes - used, "rank %u is %s%s", rank,
+                                 client->life == SIM_AWAY      ? "away"
+                                 : client->life == SIM_JOINING ? "joining"
+                                                               : "running",
+                                 client->in_barrier ? " in a barrier" : "");
+        if (used < bytes && client->life == SIM_RUNNING && client->low <= client->op_count) {
+            const sim_op *op = &client->ops[client->low - 1];
+            used += (size_t)snprintf(
+                out + used, bytes - used, ", %llu of %zu (%s of %s part %u) is %s",
+                (unsigned long long)op->sequence, client->op_count,
+                op->kind == SIM_OP_PULL ? "pull" : "push", sim_key_name(op->key), op->part,
+                op->state == SIM_QUEUED ? "not sent" : "not answered");
+        }
+        used += used < bytes ? (size_t)snprintf(out + used, bytes - used, "; ") : 0;
+    }
+}
+
+void sim_clients_close(sim *world)
+{
+    for (uint32_t rank = 0; rank < world->plan.workers && !world->failed; rank++) {
+        sim_client *client = &world->clients[rank];
+        if (client->credit_used != 0 && client->connected && !client->resumed &&
+            !world->deleted && !world->plan.chaos) {
+            sim_fail(world, "credit: %llu bytes of rank %u have not come back",
+                     (unsigned long long)client->credit_used, rank);
+        }
+        sim_client_disconnect(client);
+        if (client->session != NULL && sim_chance(world, 2)) {
+            kvs_session_leave(client->session, world->now_ns);
+        }
+        free(client->ops);
+        client->ops = NULL;
+        client->op_count = 0;
+    }
+}

@@ -44,11 +44,8 @@ static void launch(kvs_batch *batch)
     if (batch->downloads > 0 && batch->failed == KVS_OK) {
         note(batch, table->download(stream, batch->download, batch->downloads));
     }
-    for (uint32_t i = 0; i < batch->releases; i++) {
-        kvs_buffer_unref(batch->release[i]);
-    }
     batch->zeros = batch->copies = batch->accumulates = batch->applies = 0;
-    batch->downloads = batch->releases = 0;
+    batch->downloads = 0;
     batch->number++;
 }
 
@@ -129,18 +126,26 @@ void kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer)
     }
 }
 
-void kvs_batch_release(kvs_batch *batch, kvs_buffer *buffer)
-{
-    if (buffer != NULL) {
-        batch->release[place(batch, NULL, &batch->releases)] = buffer;
-    }
-}
-
 kvs_status kvs_batch_sync(kvs_batch *batch)
 {
     launch(batch);
     if (batch->failed == KVS_OK) {
         note(batch, batch->backend->table->sync(batch->stream));
     }
+    for (uint32_t i = 0; i < batch->releases; i++) {
+        kvs_buffer_unref(batch->release[i]);
+    }
+    batch->releases = 0;
     return batch->failed;
+}
+
+void kvs_batch_release(kvs_batch *batch, kvs_buffer *buffer)
+{
+    if (buffer == NULL) {
+        return;
+    }
+    if (batch->releases == KVS_BATCH_ITEMS) {
+        (void)!kvs_batch_sync(batch); /* a failure stays in the batch */
+    }
+    batch->release[batch->releases++] = buffer;
 }

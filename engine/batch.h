@@ -4,8 +4,8 @@
  * there. Order within a launch: zero, copy, accumulate, apply. One sync a turn.
  *
  * Threads: the shard's holder.
- * Memory: borrows what the items name until sync; buffers given to release are let go of once the
- *   launch that reads them is under way (work of one stream keeps its order).
+ * Memory: borrows what the items name until sync; buffers given to release are let go of after it,
+ *   since whoever takes one next may work on another stream.
  * Errors: the first failure of the device stays; everything after it does nothing.
  */
 #ifndef KVS_ENGINE_BATCH_H
@@ -47,10 +47,11 @@ void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                      const kvs_buffer *accumulator, const kvs_source *last);
 /* buffer->memory.host holds the bytes after the sync. */
 void kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer);
-/* Gives one reference back once nothing that was gathered reads it. Accepts NULL. */
-void kvs_batch_release(kvs_batch *batch, kvs_buffer *buffer);
-
 /* Launches what is gathered and waits: the one wait of a turn. */
 kvs_status kvs_batch_sync(kvs_batch *batch) KVS_MUST_CHECK;
+
+/* Gives one reference back once nothing that was gathered reads it. Accepts NULL. Syncs if the
+ * turn has given back a batch full already. */
+void kvs_batch_release(kvs_batch *batch, kvs_buffer *buffer);
 
 #endif

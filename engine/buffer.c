@@ -40,6 +40,7 @@ static void free_list(kvs_pool *pool, kvs_buffer *buffer)
         size_t bytes = class_bytes(buffer->size_class);
         pool->backend->table->free(pool->backend, &buffer->memory);
         atomic_fetch_sub_explicit(&pool->budget->bytes, bytes, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&pool->bytes, bytes, memory_order_relaxed);
         free(buffer);
         buffer = next;
     }
@@ -89,9 +90,77 @@ static kvs_status make(kvs_pool *pool, uint32_t size_class, kvs_buffer **out)
     return status;
 }
 
+/* All that has been given back. Acquire: its last readers are done with it. */
+static kvs_buffer *take_returned(kvs_pool *pool)
+{
+    return atomic_exchange_explicit(&pool->returned, NULL, memory_order_acquire);
+}
+
+/* Pushes the list first..last, linked by next, to what has been given back. */
+static void give_back(kvs_pool *pool, kvs_buffer *first, kvs_buffer *last)
+{
+    kvs_buffer *head = atomic_load_explicit(&pool->returned, memory_order_relaxed);
+    do {
+        last->next = head;
+    } while (!atomic_compare_exchange_weak_explicit(&pool->returned, &head, first,
+                                                    memory_order_release, memory_order_relaxed));
+}
+
+/* One reference to a buffer that nobody has. */
+static kvs_buffer *reuse(kvs_pool *pool, kvs_buffer *buffer)
+{
+    buffer->downloaded = false;
+    atomic_store_explicit(&buffer->references, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&pool->users, 1, memory_order_relaxed);
+    return buffer;
+}
+
 kvs_status kvs_pool_make(kvs_pool *pool, size_t bytes, kvs_buffer **out)
 {
-    return make(pool, class_of(bytes), out);
+    uint32_t size_class = class_of(bytes);
+    KVS_CHECK(size_class < KVS_SIZE_CLASSES);
+    kvs_buffer *list = take_returned(pool);
+    kvs_buffer **at = &list;
+    while (*at != NULL && (*at)->size_class != size_class) {
+        at = &(*at)->next;
+    }
+    kvs_buffer *found = *at;
+    if (found != NULL) {
+        *at = found->next;
+    }
+    kvs_status status = KVS_OK;
+    if (found == NULL) {
+        status = make(pool, size_class, &found);
+        if (status != KVS_OK && list != NULL) {
+            free_list(pool, list);
+            list = NULL;
+            status = make(pool, size_class, &found);
+        }
+    } else {
+        (void)reuse(pool, found);
+    }
+    if (list != NULL) {
+        kvs_buffer *last = list;
+        while (last->next != NULL) {
+            last = last->next;
+        }
+        give_back(pool, list, last);
+    }
+    if (status == KVS_OK) {
+        *out = found;
+    }
+    return status;
+}
+
+/* No room: what the pool keeps for later goes. Holder. */
+static kvs_status make_room(kvs_pool *pool, uint32_t size_class, kvs_buffer **out)
+{
+    free_list(pool, take_returned(pool));
+    for (size_t i = 0; i < KVS_SIZE_CLASSES; i++) {
+        free_list(pool, pool->free[i]);
+        pool->free[i] = NULL;
+    }
+    return make(pool, size_class, out);
 }
 
 kvs_status kvs_pool_take(kvs_pool *pool, size_t bytes, kvs_buffer **out)
@@ -99,8 +168,7 @@ kvs_status kvs_pool_take(kvs_pool *pool, size_t bytes, kvs_buffer **out)
     uint32_t size_class = class_of(bytes);
     KVS_CHECK(size_class < KVS_SIZE_CLASSES);
     if (pool->free[size_class] == NULL) {
-        /* Acquire: the last readers of the buffers are done with them. */
-        kvs_buffer *back = atomic_exchange_explicit(&pool->returned, NULL, memory_order_acquire);
+        kvs_buffer *back = take_returned(pool);
         while (back != NULL) {
             kvs_buffer *next = back->next;
             back->next = pool->free[back->size_class];
@@ -110,13 +178,11 @@ kvs_status kvs_pool_take(kvs_pool *pool, size_t bytes, kvs_buffer **out)
     }
     kvs_buffer *buffer = pool->free[size_class];
     if (buffer == NULL) {
-        return make(pool, size_class, out);
+        kvs_status status = make(pool, size_class, out);
+        return status == KVS_OK ? status : make_room(pool, size_class, out);
     }
     pool->free[size_class] = buffer->next;
-    buffer->downloaded = false;
-    atomic_store_explicit(&buffer->references, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&pool->users, 1, memory_order_relaxed);
-    *out = buffer;
+    *out = reuse(pool, buffer);
     return KVS_OK;
 }
 
@@ -136,11 +202,7 @@ void kvs_buffer_unref(kvs_buffer *buffer)
         return;
     }
     kvs_pool *pool = buffer->pool;
-    kvs_buffer *head = atomic_load_explicit(&pool->returned, memory_order_relaxed);
-    do {
-        buffer->next = head;
-    } while (!atomic_compare_exchange_weak_explicit(&pool->returned, &head, buffer,
-                                                    memory_order_release, memory_order_relaxed));
+    give_back(pool, buffer, buffer);
     leave(pool);
 }
 

@@ -1,7 +1,7 @@
 /* Counted bytes of one version of one part, and the pool of a shard that they come from.
  *
  * Threads: take by the shard's holder; make and unref by any. A buffer whose last reference goes
- *   is pushed to the pool's stack of returned ones, which the holder empties: no lock, and no
+ *   is pushed to the pool's stack of returned ones, which take and make empty: no lock, and no
  *   ABA, since nobody pops a single one.
  * Memory: a pool lives until its owner and all of its buffers have let go of it.
  * Errors: KVS_OVER_BUDGET, KVS_NO_MEMORY, KVS_DEVICE_LOST change nothing.
@@ -42,7 +42,7 @@ void kvs_pool_close(kvs_pool *pool);                               /* the owner 
 
 /* One reference to a buffer with room for `bytes`. Holder. What it holds is undefined. */
 kvs_status kvs_pool_take(kvs_pool *pool, size_t bytes, kvs_buffer **out) KVS_MUST_CHECK;
-/* The same from any thread, by a new allocation. */
+/* The same from any thread, of what has been given back or by a new allocation. */
 kvs_status kvs_pool_make(kvs_pool *pool, size_t bytes, kvs_buffer **out) KVS_MUST_CHECK;
 
 kvs_buffer *kvs_buffer_take(kvs_buffer *buffer);

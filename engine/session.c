@@ -232,7 +232,7 @@ static void run_end(kvs_task *task, uint64_t now_ns)
             kvs_pull_drop(session, op, now_ns);
             continue;
         }
-        session->credit_used -= op->charge;
+        kvs_session_give_credit(session, op->charge, now_ns);
         op->charge = 0;
         kvs_session_use_frame(op->frame, now_ns);
         op->frame = NULL;

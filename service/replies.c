@@ -47,14 +47,22 @@ void kvs_replies_ack(kvs_replies *replies, uint64_t first, uint64_t last, bool d
         (kvs_ack_range){.first = first, .last = last, .duplicate = duplicate};
 }
 
-static void send_head(kvs_replies *replies, const kvs_reply_view *view)
+/* Sends a message without payload; with `more` another one follows at once. */
+static void send_head(kvs_replies *replies, const kvs_reply_view *view, bool more)
 {
     replies->head.used = 0;
-    if (kvs_reply_encode(&replies->head, view, 0) != KVS_OK) {
+    kvs_send *send = kvs_send_begin(replies->call);
+    if (send == NULL) { /* no memory, or the call is over */
         replies->failed = true;
         return;
     }
-    kvs_call_send(replies->call, replies->head.bytes, replies->head.used);
+    if (kvs_reply_encode(&replies->head, view, 0) != KVS_OK ||
+        !kvs_send_copy(send, replies->head.bytes, replies->head.used)) {
+        kvs_send_drop(replies->call, send);
+        replies->failed = true;
+        return;
+    }
+    kvs_send_commit(replies->call, send, 0, more);
 }
 
 void kvs_replies_refuse(kvs_replies *replies, uint64_t sequence, const char *key,
@@ -71,7 +79,7 @@ void kvs_replies_refuse(kvs_replies *replies, uint64_t sequence, const char *key
     view.refusal.detail = detail;
     view.refusal.detail_bytes = (uint32_t)strlen(detail);
     view.refusal.code = row->grpc_code;
-    send_head(replies, &view);
+    send_head(replies, &view, false);
 }
 
 void kvs_replies_credit(kvs_replies *replies, uint64_t bytes)
@@ -182,7 +190,7 @@ static bool write_frame(kvs_replies *replies, kvs_send *send, const kvs_value_pa
     return done && flush_small(replies, send);
 }
 
-static void send_values(kvs_replies *replies)
+static void send_values(kvs_replies *replies, bool more)
 {
     size_t sent = 0;
     while (sent < replies->value_count) {
@@ -203,7 +211,7 @@ static void send_values(kvs_replies *replies)
             }
             replies->failed = true;
         } else if (write_frame(replies, send, parts, count, bytes)) {
-            kvs_send_commit(replies->call, send, bytes);
+            kvs_send_commit(replies->call, send, bytes, more || sent + count < replies->value_count);
         } else {
             kvs_send_drop(replies->call, send);
             replies->failed = true;
@@ -218,16 +226,17 @@ void kvs_replies_pump(kvs_replies *replies)
     if (kvs_replies_empty(replies) || kvs_call_queued(replies->call) >= SENDS_AHEAD) {
         return;
     }
+    bool acks = replies->ack_count > 0;
     if (replies->credit_bytes > 0) {
         kvs_reply_view view = {.kind = KVS_REPLY_CREDIT, .credit_bytes = replies->credit_bytes};
-        send_head(replies, &view);
+        send_head(replies, &view, acks || replies->value_count > 0);
         replies->credit_bytes = 0;
     }
-    send_values(replies);
-    if (replies->ack_count > 0) {
+    send_values(replies, acks);
+    if (acks) {
         kvs_reply_view view = {
             .kind = KVS_REPLY_ACKS, .acks = replies->acks, .ack_count = replies->ack_count};
-        send_head(replies, &view);
+        send_head(replies, &view, false);
         replies->ack_count = 0;
     }
     if (replies->head.size > HEAD_BYTES_KEPT) {

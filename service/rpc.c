@@ -25,6 +25,8 @@
  * queue of waiting calls has no bound of its own. */
 #define REQUESTS_ARMED 128u
 #define METADATA_MAX 32u
+/* A message so short waits for the one behind it: a write costs more than the message. */
+#define SHORT_BYTES 4096u
 #define SLOW_READER_SCAN_NS KVS_SECOND
 #define SLOW_READERS_AT_ONCE 32u
 #define POLLERS_MAX 64u
@@ -317,6 +319,9 @@ static void start_out(kvs_call *call)
         call->first = send->next;
         call->sending = send;
         ops[count].op = GRPC_OP_SEND_MESSAGE;
+        if (call->first != NULL && grpc_byte_buffer_length(send->buffer) < SHORT_BYTES) {
+            ops[count].flags = GRPC_WRITE_BUFFER_HINT; /* one write for both */
+        }
         ops[count++].data.send_message.send_message = send->buffer;
     }
     if (call->finishing && call->first == NULL) {
@@ -409,7 +414,7 @@ void kvs_send_drop(kvs_call *call, kvs_send *send)
     send_recycle(call, send);
 }
 
-void kvs_send_commit(kvs_call *call, kvs_send *send, uint64_t cookie)
+void kvs_send_commit(kvs_call *call, kvs_send *send, uint64_t cookie, bool more)
 {
     send->buffer = grpc_raw_byte_buffer_create(send->slices, send->count);
     for (size_t i = 0; i < send->count; i++) { /* the buffer has its own references */
@@ -428,7 +433,9 @@ void kvs_send_commit(kvs_call *call, kvs_send *send, uint64_t cookie)
         }
         call->last = send;
         call->queued++;
-        start_out(call);
+        if (!more) {
+            start_out(call);
+        }
     }
     pthread_mutex_unlock(&call->lock);
     if (over) {
@@ -449,7 +456,7 @@ void kvs_call_send(kvs_call *call, const void *bytes, size_t count)
         kvs_call_finish(call, &problem);
         return;
     }
-    kvs_send_commit(call, send, 0);
+    kvs_send_commit(call, send, 0, false);
 }
 
 uint32_t kvs_call_queued(kvs_call *call)

@@ -103,8 +103,9 @@ bool kvs_send_copy(kvs_send *send, const void *bytes, size_t count);
 bool kvs_send_borrow(kvs_send *send, const void *bytes, size_t count, void (*release)(void *),
                      void *context);
 void kvs_send_drop(kvs_call *call, kvs_send *send);
-/* Takes the send; method->sent(cookie) follows once it has left. */
-void kvs_send_commit(kvs_call *call, kvs_send *send, uint64_t cookie);
+/* Takes the send; method->sent(cookie) follows once it has left. With `more` it may wait for the
+ * next one, so that both leave together: one without `more` must follow soon. */
+void kvs_send_commit(kvs_call *call, kvs_send *send, uint64_t cookie, bool more);
 /* The three above in one, for small answers. */
 void kvs_call_send(kvs_call *call, const void *bytes, size_t count);
 /* Sends committed and not yet gone. */

@@ -32,7 +32,7 @@ typedef struct trainer {
 void fashion_run_init(fashion_run *run)
 {
     *run = (fashion_run){.type = "dist_sync", .rank = -1, .shares = 4, .epochs = 12, .batch = 256,
-                         .learning_rate = 0.1, .momentum = 0.9, .seed = 1};
+                         .learning_rate = -1, .momentum = -1, .seed = 1};
 }
 
 static uint32_t pictures(const fashion_run *run, const fashion_set *set)

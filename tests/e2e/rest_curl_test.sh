@@ -10,7 +10,7 @@ folder=$(mktemp -d)
 "$KVSTORED" --grpc-address 127.0.0.1:0 --http-address 127.0.0.1:0 \
     --address-file "$folder/address" 2> "$folder/log" &
 server=$!
-trap 'kill "$server" 2> /dev/null; wait "$server" 2> /dev/null; rm -rf "$folder"' EXIT
+trap 'kill "$server" 2> /dev/null || true; wait "$server" 2> /dev/null || true; rm -rf "$folder"' EXIT
 for _ in $(seq 200); do
     [ -s "$folder/address" ] && break
     sleep 0.05

@@ -61,10 +61,36 @@ function(kvs_library name)
   target_link_libraries(kvs_${name} PUBLIC kvs_flags ${ARG_LIBRARIES})
 endfunction()
 
-# tests_unit, tests_sim, ...: the programs of one label, so that a preset builds what it runs.
-foreach(label unit contract sim e2e fuzz house gpu)
+# tests_unit, tests_sim, ...: the programs of one label, so that a preset builds what it runs:
+# those of kvs_test() with the label, and every program in the folders below tests/<label>.
+set(KVS_TEST_LABELS unit contract sim e2e fuzz house gpu)
+foreach(label ${KVS_TEST_LABELS})
   add_custom_target(tests_${label})
 endforeach()
+
+function(kvs_collect_programs label folder)
+  get_property(programs DIRECTORY ${folder} PROPERTY BUILDSYSTEM_TARGETS)
+  foreach(program ${programs})
+    get_target_property(type ${program} TYPE)
+    if(type STREQUAL "EXECUTABLE")
+      add_dependencies(tests_${label} ${program})
+    endif()
+  endforeach()
+  get_property(folders DIRECTORY ${folder} PROPERTY SUBDIRECTORIES)
+  foreach(below ${folders})
+    kvs_collect_programs(${label} ${below})
+  endforeach()
+endfunction()
+
+function(kvs_collect_test_programs)
+  get_property(folders DIRECTORY ${CMAKE_SOURCE_DIR}/tests PROPERTY SUBDIRECTORIES)
+  foreach(label ${KVS_TEST_LABELS})
+    if(${CMAKE_SOURCE_DIR}/tests/${label} IN_LIST folders)
+      kvs_collect_programs(${label} ${CMAKE_SOURCE_DIR}/tests/${label})
+    endif()
+  endforeach()
+endfunction()
+cmake_language(DEFER DIRECTORY ${CMAKE_SOURCE_DIR} CALL kvs_collect_test_programs)
 
 # kvs_test(NAME name LABELS unit SOURCES ... LIBRARIES ...): one cmocka program, one ctest case.
 # Exit code 77 shows as Skipped.

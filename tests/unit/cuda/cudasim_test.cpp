@@ -81,6 +81,12 @@ __global__ void sum_warp(const float *values, float *sums, unsigned *even)
     }
 }
 
+__global__ void wait_together()
+{
+    __syncthreads();
+    __syncwarp();
+}
+
 __global__ void leave_some_behind()
 {
     if (threadIdx.x % 2 == 0) {
@@ -300,6 +306,12 @@ void a_missing_syncthreads_is_caught(void **)
 {
     assert_int_equal(bad_seeds([](uint64_t seed) { return reduce(seed, true); }), 0);
     assert_true(bad_seeds([](uint64_t seed) { return reduce(seed, false); }) > SEEDS / 2);
+}
+
+void a_sound_kernel_ends_well(void **)
+{
+    assert_int_equal(
+        bad_seeds([](uint64_t seed) { return launch_warp(seed, wait_together); }), 0);
 }
 
 void a_barrier_that_some_threads_leave_is_caught(void **)
@@ -535,6 +547,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_block_reduces_through_shared_memory),
         cmocka_unit_test(warps_shuffle_and_vote),
         cmocka_unit_test(a_missing_syncthreads_is_caught),
+        cmocka_unit_test(a_sound_kernel_ends_well),
         cmocka_unit_test(a_barrier_that_some_threads_leave_is_caught),
         cmocka_unit_test(a_shuffle_with_lanes_that_have_left_is_caught),
         cmocka_unit_test(a_shuffle_outside_of_the_own_mask_is_caught),

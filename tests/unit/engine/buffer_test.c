@@ -129,6 +129,39 @@ static void the_budget_bounds_several_pools_and_a_refusal_changes_nothing(void *
     assert_int_equal(used(), 0);
 }
 
+static void what_is_kept_for_later_makes_room_when_there_is_none(void **state)
+{
+    kvs_pool *pool = kvs_pool_open(backend, &budget);
+    kvs_buffer *small = NULL;
+    kvs_buffer *large = NULL;
+    (void)state;
+    budget.bytes_max = 1000;
+    for (int round = 0; round < 4; round++) {
+        kvs_buffer *many[3] = {NULL, NULL, NULL};
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(kvs_pool_take(pool, 256, &many[i]), KVS_OK);
+        }
+        assert_int_equal(kvs_pool_take(pool, 512, &large), KVS_OVER_BUDGET);
+        for (int i = 0; i < 3; i++) {
+            kvs_buffer_unref(many[i]);
+        }
+        assert_int_equal(round % 2 == 0 ? kvs_pool_take(pool, 896, &large)
+                                        : kvs_pool_make(pool, 896, &large),
+                         KVS_OK);
+        assert_int_equal(used(), 896);
+        assert_int_equal(atomic_load(&pool->bytes), 896);
+        kvs_buffer_unref(large);
+    }
+    assert_int_equal(kvs_pool_make(pool, 100, &small), KVS_OK);
+    kvs_buffer_unref(small);
+    large = small;
+    assert_int_equal(kvs_pool_make(pool, 100, &small), KVS_OK);
+    assert_ptr_equal(small, large); /* used again by any thread */
+    kvs_buffer_unref(small);
+    kvs_pool_close(pool);
+    assert_int_equal(used(), 0);
+}
+
 #define BUFFER_TEST(name) cmocka_unit_test_setup_teardown(name, open_backend, close_backend)
 
 int main(void)
@@ -138,6 +171,7 @@ int main(void)
         BUFFER_TEST(what_is_given_back_is_taken_again),
         BUFFER_TEST(only_the_one_owner_may_write),
         BUFFER_TEST(a_reader_may_outlive_the_pools_owner),
+        BUFFER_TEST(what_is_kept_for_later_makes_room_when_there_is_none),
         BUFFER_TEST(the_budget_bounds_several_pools_and_a_refusal_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

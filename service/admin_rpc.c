@@ -70,8 +70,8 @@ static bool post(kvs_call *call, const admin_method *method)
 {
     admin_state *state = kvs_call_state(call);
     kvs_door *door = kvs_call_context(call);
-    if (method->waits && atomic_fetch_add_explicit(&barriers_waiting, 1, memory_order_relaxed) >=
-                             BARRIERS_MAX) {
+    if (method->waits &&
+        atomic_fetch_add_explicit(&barriers_waiting, 1, memory_order_relaxed) >= BARRIERS_MAX) {
         atomic_fetch_sub_explicit(&barriers_waiting, 1, memory_order_relaxed);
         return false;
     }
@@ -107,16 +107,15 @@ static void admin_deinit(kvs_call *call)
 }
 
 #define ADMIN(variable, name_, request_, reply_, waits_)                                           \
-    static const admin_method variable = {                                                         \
-        .method = {.path = "/kvstored.v1.Admin/" name_,                                            \
-                   .slots = 1,                                                                     \
-                   .state_bytes = sizeof(admin_state),                                             \
-                   .received = admin_received,                                                     \
-                   .deinit = admin_deinit},                                                        \
-        .name = name_,                                                                             \
-        .request = &kvstored__v1__##request_##__descriptor,                                        \
-        .reply = &kvstored__v1__##reply_##__descriptor,                                            \
-        .waits = waits_}
+    static const admin_method variable = {.method = {.path = "/kvstored.v1.Admin/" name_,          \
+                                                     .slots = 1,                                   \
+                                                     .state_bytes = sizeof(admin_state),           \
+                                                     .received = admin_received,                   \
+                                                     .deinit = admin_deinit},                      \
+                                          .name = name_,                                           \
+                                          .request = &kvstored__v1__##request_##__descriptor,      \
+                                          .reply = &kvstored__v1__##reply_##__descriptor,          \
+                                          .waits = waits_}
 
 ADMIN(get_version, "GetVersion", get_version_request, server_version, false);
 ADMIN(list_stores, "ListStores", list_stores_request, list_stores_reply, false);
@@ -141,12 +140,26 @@ ADMIN(list_checkpoints, "ListCheckpoints", list_checkpoints_request, list_checkp
 ADMIN(create_checkpoint, "CreateCheckpoint", create_checkpoint_request, checkpoint, false);
 ADMIN(get_statistics, "GetStatistics", get_statistics_request, statistics, false);
 
-const kvs_method *const kvs_admin_methods[] = {
-    &get_version.method,      &list_stores.method,       &create_store.method,
-    &get_store.method,        &delete_store.method,      &get_type.method,
-    &get_num_workers.method,  &get_rank.method,          &list_workers.method,
-    &list_keys.method,        &get_key.method,           &get_optimizer.method,
-    &set_optimizer.method,    &get_compression.method,   &set_compression.method,
-    &list_barriers.method,    &enter_barrier.method,     &send_command.method,
-    &list_rounds.method,      &list_checkpoints.method,  &create_checkpoint.method,
-    &get_statistics.method,   NULL};
+const kvs_method *const kvs_admin_methods[] = {&get_version.method,
+                                               &list_stores.method,
+                                               &create_store.method,
+                                               &get_store.method,
+                                               &delete_store.method,
+                                               &get_type.method,
+                                               &get_num_workers.method,
+                                               &get_rank.method,
+                                               &list_workers.method,
+                                               &list_keys.method,
+                                               &get_key.method,
+                                               &get_optimizer.method,
+                                               &set_optimizer.method,
+                                               &get_compression.method,
+                                               &set_compression.method,
+                                               &list_barriers.method,
+                                               &enter_barrier.method,
+                                               &send_command.method,
+                                               &list_rounds.method,
+                                               &list_checkpoints.method,
+                                               &create_checkpoint.method,
+                                               &get_statistics.method,
+                                               NULL};

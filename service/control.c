@@ -34,8 +34,7 @@ static kvs_status register_worker(kvs_call *call, const Kvstored__V1__RegisterRe
     if (atomic_load_explicit(&door->draining, memory_order_acquire)) {
         return kvs_problem_set(problem, KVS_STOPPING, "no new workers: the server is stopping");
     }
-    if (request->resume_session.len != 0 &&
-        request->resume_session.len != KVS_SESSION_ID_BYTES) {
+    if (request->resume_session.len != 0 && request->resume_session.len != KVS_SESSION_ID_BYTES) {
         return kvs_problem_set(problem, KVS_INVALID_FIELD, "resume_session has %zu bytes, not %d",
                                request->resume_session.len, KVS_SESSION_ID_BYTES);
     }
@@ -298,8 +297,8 @@ static void run_command(kvs_job *job)
     const Kvstored__V1__SendCommandRequest *request = state->request;
     kvs_problem problem;
     json_t *reply = NULL;
-    json_t *json = json_pack("{s:s, s:i, s:s}", "store", request->store, "head",
-                             (int)request->head, "body", request->body);
+    json_t *json = json_pack("{s:s, s:i, s:s}", "store", request->store, "head", (int)request->head,
+                             "body", request->body);
     if (json == NULL) {
         (void)kvs_problem_set(&problem, KVS_INVALID_FIELD, "/body: must be UTF-8");
         kvs_call_finish(call, &problem);
@@ -321,8 +320,8 @@ static kvs_status post_command(kvs_call *call, kvs_problem *problem)
     const Kvstored__V1__SendCommandRequest *request = state->request;
     kvs_session *session = NULL;
     KVS_TRY(kvs_door_find(door, request->store, strlen(request->store),
-                          kvs_binary(&request->session), request->session.len, request->epoch,
-                          NULL, &session, problem));
+                          kvs_binary(&request->session), request->session.len, request->epoch, NULL,
+                          &session, problem));
     kvs_session_unref(session);
     state->call = kvs_call_take(call);
     state->job.run = run_command;

@@ -298,8 +298,8 @@ static void run_push(kvs_task *task, uint64_t now_ns)
         return;
     }
     stream->open_parts += view->part_count;
-    kvs_session_push(stream->session, &stream->channel, &work->frame, view->parts,
-                     view->part_count, &view->payload, stream->kind == STREAM_PUSHPULL, now_ns);
+    kvs_session_push(stream->session, &stream->channel, &work->frame, view->parts, view->part_count,
+                     &view->payload, stream->kind == STREAM_PUSHPULL, now_ns);
 }
 
 static void pull_named(kvs_data_stream *stream, const kvs_pull_view *view, uint64_t now_ns)
@@ -334,9 +334,8 @@ static void pull_listed(kvs_data_stream *stream, const kvs_pull_view *view, uint
     do {
         count = kvs_key_list(stream->store, prefix, after, KEYS_AT_ONCE, infos);
         for (size_t i = 0; i < count; i++) {
-            keys[i] = (kvs_pull_key){.key = infos[i].name,
-                                     .key_bytes = infos[i].name_bytes,
-                                     .snapshot = view->snapshot};
+            keys[i] = (kvs_pull_key){
+                .key = infos[i].name, .key_bytes = infos[i].name_bytes, .snapshot = view->snapshot};
         }
         if (count > 0) {
             kvs_session_pull(stream->session, &stream->channel, keys, count, now_ns);
@@ -556,9 +555,8 @@ static void pushpull_opened(kvs_call *call, uint64_t now_ns)
 #define DATA_METHOD(name, function)                                                                \
     {                                                                                              \
         .path = "/kvstored.v1.KVStore/" name, .slots = FRAME_SLOTS, .streaming = true,             \
-        .state_bytes = sizeof(kvs_data_stream), .opened = (function),             \
-        .received = data_received, .ended = data_ended, .sent = data_sent, .closed = data_closed,  \
-        .deinit = data_deinit,                                                                     \
+        .state_bytes = sizeof(kvs_data_stream), .opened = (function), .received = data_received,   \
+        .ended = data_ended, .sent = data_sent, .closed = data_closed, .deinit = data_deinit,      \
     }
 
 static const kvs_method push_method = DATA_METHOD("Push", push_opened);

@@ -169,8 +169,7 @@ static void delete_stores(kvs_engine *engine)
             kvs_store_info info;
             kvs_store_describe(stores[i], &info);
             kvs_problem problem;
-            kvs_status status =
-                kvs_store_delete(engine, info.name, kvs_clock_now_ns(), &problem);
+            kvs_status status = kvs_store_delete(engine, info.name, kvs_clock_now_ns(), &problem);
             kvs_store_unref(stores[i]);
             if (status != KVS_OK && status != KVS_STORE_NOT_FOUND) {
                 kvs_log(KVS_LOG_ERROR, "store_not_deleted", "reason=%s",

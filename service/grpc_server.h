@@ -18,13 +18,13 @@ typedef struct kvs_grpc_server kvs_grpc_server;
 typedef struct kvs_grpc_options {
     kvs_engine *engine;
     kvs_admin *admin;
-    const char *address;         /* "127.0.0.1:9400", "[::1]:0"; NULL or "": no TCP */
-    const char *unix_path;       /* NULL or "": no Unix socket */
-    uint32_t threads;            /* that poll; 0: 1 */
-    uint32_t connections_max;    /* 0: 1024 */
+    const char *address;             /* "127.0.0.1:9400", "[::1]:0"; NULL or "": no TCP */
+    const char *unix_path;           /* NULL or "": no Unix socket */
+    uint32_t threads;                /* that poll; 0: 1 */
+    uint32_t connections_max;        /* 0: 1024 */
     uint32_t connections_per_ip_max; /* 0: no bound; Unix peers are not counted */
-    uint64_t slow_reader_ns;     /* 0: 30 s */
-    const char *tcp_congestion;  /* NULL or "": the system's */
+    uint64_t slow_reader_ns;         /* 0: 30 s */
+    const char *tcp_congestion;      /* NULL or "": the system's */
     /* The door no longer answers its own health check (three times in a row). Once. */
     void (*listener_dead)(void *context);
     void *context;

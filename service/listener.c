@@ -123,7 +123,8 @@ static kvs_connection *find_place(kvs_listener *listener, const struct in6_addr 
         kvs_connection *connection = &listener->connections[i];
         if (connection->fd < 0) {
             place = place == NULL ? connection : place;
-        } else if (connection->counted_by_ip && memcmp(&connection->peer, peer, sizeof(*peer)) == 0) {
+        } else if (connection->counted_by_ip &&
+                   memcmp(&connection->peer, peer, sizeof(*peer)) == 0) {
             same++;
         }
     }

@@ -44,10 +44,10 @@ const char *kvs_listener_unix_path(const kvs_listener *listener);
 uint16_t kvs_listener_port(const kvs_listener *listener);
 
 typedef struct kvs_listener_statistics {
-    uint64_t open;     /* connections, as of the last count */
+    uint64_t open; /* connections, as of the last count */
     uint64_t accepted;
-    uint64_t refused;  /* over a bound, or no descriptor */
-    uint64_t silent;   /* closed: no preface in time, or another one */
+    uint64_t refused; /* over a bound, or no descriptor */
+    uint64_t silent;  /* closed: no preface in time, or another one */
 } kvs_listener_statistics;
 void kvs_listener_count(const kvs_listener *listener, kvs_listener_statistics *out);
 

@@ -159,11 +159,23 @@ static int bind_code(kvs_status status)
     return status == KVS_IO_ERROR ? EXIT_BIND : EXIT_START;
 }
 
+/* A command, from either plane, goes to those who watch its store. */
+static void tell_command(void *context, const char *store, int32_t head, const char *body)
+{
+    kvs_grpc_server *grpc = ((server *)context)->grpc;
+    if (grpc != NULL) {
+        kvs_grpc_server_command(grpc, store, head, body);
+    }
+}
+
 static int open_doors(server *self)
 {
     const kvs_config *config = &self->config;
     kvs_problem problem = {.detail = "no memory"};
-    kvs_admin_options admin = {.engine = self->engine, .grpc_core = kvs_rpc_core_version()};
+    kvs_admin_options admin = {.engine = self->engine,
+                               .grpc_core = kvs_rpc_core_version(),
+                               .command = tell_command,
+                               .command_context = self};
     if (kvs_admin_open(&admin, &self->admin) != KVS_OK) {
         return fail(EXIT_START, "the admin plane does not start", &problem);
     }

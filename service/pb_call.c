@@ -24,8 +24,7 @@ kvs_status kvs_pb_unpack(const kvs_message *message, const ProtobufCMessageDescr
         kvs_payload_gather(&payload, gathered);
         bytes = gathered;
     }
-    ProtobufCMessage *unpacked =
-        protobuf_c_message_unpack(descriptor, NULL, message->bytes, bytes);
+    ProtobufCMessage *unpacked = protobuf_c_message_unpack(descriptor, NULL, message->bytes, bytes);
     free(gathered);
     if (unpacked == NULL) {
         return kvs_problem_set(problem, KVS_INVALID_FRAME, "the message is no %s",

@@ -65,8 +65,8 @@ static void send_head(kvs_replies *replies, const kvs_reply_view *view, bool mor
     kvs_send_commit(replies->call, send, 0, more);
 }
 
-void kvs_replies_refuse(kvs_replies *replies, uint64_t sequence, const char *key,
-                        size_t key_bytes, const kvs_problem *problem)
+void kvs_replies_refuse(kvs_replies *replies, uint64_t sequence, const char *key, size_t key_bytes,
+                        const kvs_problem *problem)
 {
     const kvs_status_row *row = kvs_status_find(problem->status);
     const char *detail = problem->detail[0] != '\0' ? problem->detail : row->title;
@@ -108,8 +108,8 @@ static void release_buffer(void *buffer)
 
 static bool flush_small(kvs_replies *replies, kvs_send *send)
 {
-    bool done = replies->small.used == 0 ||
-                kvs_send_copy(send, replies->small.bytes, replies->small.used);
+    bool done =
+        replies->small.used == 0 || kvs_send_copy(send, replies->small.bytes, replies->small.used);
     replies->small.used = 0;
     return done;
 }
@@ -211,7 +211,8 @@ static void send_values(kvs_replies *replies, bool more)
             }
             replies->failed = true;
         } else if (write_frame(replies, send, parts, count, bytes)) {
-            kvs_send_commit(replies->call, send, bytes, more || sent + count < replies->value_count);
+            kvs_send_commit(replies->call, send, bytes,
+                            more || sent + count < replies->value_count);
         } else {
             kvs_send_drop(replies->call, send);
             replies->failed = true;

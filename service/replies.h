@@ -30,8 +30,8 @@ typedef struct kvs_replies {
 void kvs_replies_deinit(kvs_replies *replies);
 
 void kvs_replies_ack(kvs_replies *replies, uint64_t first, uint64_t last, bool duplicate);
-void kvs_replies_refuse(kvs_replies *replies, uint64_t sequence, const char *key,
-                        size_t key_bytes, const kvs_problem *problem);
+void kvs_replies_refuse(kvs_replies *replies, uint64_t sequence, const char *key, size_t key_bytes,
+                        const kvs_problem *problem);
 void kvs_replies_credit(kvs_replies *replies, uint64_t bytes);
 void kvs_replies_value(kvs_replies *replies, const kvs_value_part *part);
 

@@ -741,9 +741,9 @@ static void ask(kvs_request *request)
     grpc_call_details_init(&request->details);
     grpc_metadata_array_init(&request->metadata);
     TAG_RELEASE(&request->tag);
-    grpc_call_error error = grpc_server_request_call(
-        rpc->server, &request->call, &request->details, &request->metadata, request->poller->queue,
-        request->poller->queue, &request->tag);
+    grpc_call_error error =
+        grpc_server_request_call(rpc->server, &request->call, &request->details, &request->metadata,
+                                 request->poller->queue, request->poller->queue, &request->tag);
     KVS_CHECK(error == GRPC_CALL_OK);
 }
 
@@ -829,8 +829,8 @@ static void *poll_loop(void *argument)
     kvs_rpc *rpc = poller->rpc;
     for (;;) {
         int64_t wait_ns = poller->halves != NULL ? 0 : (int64_t)KVS_RPC_TICK_NS;
-        gpr_timespec deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                                             gpr_time_from_nanos(wait_ns, GPR_TIMESPAN));
+        gpr_timespec deadline =
+            gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(wait_ns, GPR_TIMESPAN));
         grpc_event event = grpc_completion_queue_next(poller->queue, deadline, NULL);
         uint64_t now_ns = kvs_clock_now_ns();
         if (event.type == GRPC_QUEUE_SHUTDOWN) {

@@ -37,10 +37,10 @@ typedef struct kvs_message {
 
 /* All functions but received may be NULL. */
 typedef struct kvs_method {
-    const char *path; /* "/kvstored.v1.KVStore/Push" */
-    uint32_t slots;   /* 1 to KVS_CALL_SLOTS_MAX; unary: 1 */
-    bool streaming;   /* headers go out at once, not with the first message */
-    bool lasting;     /* has no end of its own: not waited for when the server stops */
+    const char *path;   /* "/kvstored.v1.KVStore/Push" */
+    uint32_t slots;     /* 1 to KVS_CALL_SLOTS_MAX; unary: 1 */
+    bool streaming;     /* headers go out at once, not with the first message */
+    bool lasting;       /* has no end of its own: not waited for when the server stops */
     size_t state_bytes; /* of kvs_call_state, zero at first */
     void (*opened)(kvs_call *call, uint64_t now_ns);
     void (*received)(kvs_call *call, kvs_message *message, uint64_t now_ns);
@@ -48,7 +48,7 @@ typedef struct kvs_method {
                                                        INVALID_FRAME when it sent nothing */
     void (*sent)(kvs_call *call, uint64_t cookie, uint64_t now_ns);
     void (*closed)(kvs_call *call, uint64_t now_ns); /* answered or cancelled; the last event */
-    void (*deinit)(kvs_call *call); /* no reference is left; on a polling thread */
+    void (*deinit)(kvs_call *call);                  /* no reference is left; on a polling thread */
 } kvs_method;
 
 typedef struct kvs_rpc_options {

@@ -27,7 +27,8 @@ static const char request[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
                               "\x83\x86"
                               "\x04\x1c/grpc.health.v1.Health/Check"
                               "\x01\x09localhost"
-                              "\x0f\x10\x10" "application/grpc"
+                              "\x0f\x10\x10"
+                              "application/grpc"
                               "\x00\x02te\x08trailers"
                               "\0\0\x05\0\x01\0\0\0\x01"
                               "\0\0\0\0\0";
@@ -121,8 +122,7 @@ static verdict probe_once(const kvs_selfprobe *probe)
         return errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM ? UNKNOWN
                                                                                          : SILENT;
     }
-    bool alive =
-        wait_for(fd, POLLOUT, end_ns) && write_all(fd, end_ns) && answered(fd, end_ns);
+    bool alive = wait_for(fd, POLLOUT, end_ns) && write_all(fd, end_ns) && answered(fd, end_ns);
     (void)close(fd);
     kvs_listener_count(probe->options.listener, &after);
     if (alive) {

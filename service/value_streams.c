@@ -137,8 +137,8 @@ static kvs_status open_upload(put_state *state, const Kvstored__V1__PutValueChun
     kvs_admin_put put = {.store = chunk->store,
                          .key = chunk->key,
                          .dtype = (kvs_dtype)chunk->dtype,
-                         .has_shape = chunk->n_shape > 0 ||
-                                      chunk->dtype != KVSTORED__V1__DTYPE__DTYPE_NONE,
+                         .has_shape =
+                             chunk->n_shape > 0 || chunk->dtype != KVSTORED__V1__DTYPE__DTYPE_NONE,
                          .if_match = chunk->if_match};
     put.shape.rank = (uint32_t)chunk->n_shape;
     for (size_t i = 0; i < chunk->n_shape; i++) {

@@ -193,8 +193,8 @@ static void watch_look(kvs_subscriber *subscriber, uint64_t now_ns)
     kvs_door *door = kvs_call_context(call);
     kvs_problem problem;
     kvs_store *now_there = NULL;
-    kvs_status status = kvs_store_find(door->engine, request->store, strlen(request->store),
-                                       &now_there, &problem);
+    kvs_status status =
+        kvs_store_find(door->engine, request->store, strlen(request->store), &now_there, &problem);
     bool same = status == KVS_OK && now_there == state->store;
     kvs_store_unref(now_there);
     if (!same) {
@@ -233,8 +233,7 @@ static void watch_received(kvs_call *call, kvs_message *message, uint64_t now_ns
         status = kvs_problem_set(&problem, KVS_INVALID_FIELD, "a prefix has at most %u bytes",
                                  KVS_KEY_BYTES_MAX);
     }
-    if (status == KVS_OK && !request->versions && !request->membership &&
-        !request->configuration) {
+    if (status == KVS_OK && !request->versions && !request->membership && !request->configuration) {
         status = kvs_problem_set(&problem, KVS_INVALID_FIELD,
                                  "one of versions, membership and configuration must be set");
     }

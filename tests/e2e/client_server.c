@@ -5,18 +5,16 @@
 #include "base/limits.h"
 
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define ARGUMENTS_MAX 32
 #define START_NS (20 * KVS_SECOND)
-
-extern char **environ;
 
 struct kvs_test_server {
     char program[512];
@@ -72,9 +70,14 @@ static void start(kvs_test_server *server)
         argv[count++] = server->arguments[i];
     }
     (void)unlink(server->file);
-    int error = posix_spawn(&server->process, server->program, NULL, NULL,
-                            (char *const *)(uintptr_t)argv, environ);
-    KVS_CHECK(error == 0);
+    server->process = fork();
+    KVS_CHECK(server->process >= 0);
+    if (server->process == 0) {
+        /* A test that is killed leaves no server behind. */
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void)execv(server->program, (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
     uint64_t until = kvs_clock_now_ns() + START_NS;
     while (!read_address(server->file, "grpc", server->grpc, sizeof server->grpc) ||
            !read_address(server->file, "http", server->http, sizeof server->http)) {

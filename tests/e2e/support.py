@@ -111,7 +111,7 @@ class Server:
 
 
 DTYPES = {"f": pb.DTYPE_F32, "d": pb.DTYPE_F64, "i": pb.DTYPE_I32, "q": pb.DTYPE_I64,
-          "B": pb.DTYPE_U8, "b": pb.DTYPE_I8}
+          "B": pb.DTYPE_U8, "b": pb.DTYPE_I8, "e": pb.DTYPE_F16}
 
 
 def pack(values, code="f"):

@@ -164,7 +164,6 @@ kvs_status kvs_dist_barrier(kv_store *kv, uint64_t timeout_ms, kvs_problem *prob
     if (timeout_ms != 0 && timeout_ms < timeout_ns / KVS_MS) {
         timeout_ns = timeout_ms * KVS_MS;
     }
-    uint64_t words_ns = timeout_ns / 9 < WORDS_NS ? timeout_ns / 9 : WORDS_NS;
     uint64_t until = kvs_clock_now_ns() + timeout_ns;
     Kvstored__V1__BarrierRequest request = KVSTORED__V1__BARRIER_REQUEST__INIT;
     KVS_TRY(copy_session(dist, until, session, &request.epoch, problem));
@@ -174,7 +173,7 @@ kvs_status kvs_dist_barrier(kv_store *kv, uint64_t timeout_ms, kvs_problem *prob
     kvs_unary unary = {0};
     /* Once: it may have ended for all, and entering again would wait for the next one. */
     kvs_status status = call_and_wait(dist, "/kvstored.v1.KVStore/Barrier", &request.base,
-                                      until + words_ns, KVS_ONCE, &unary, problem);
+                                      until + WORDS_NS, KVS_ONCE, &unary, problem);
     kvs_unary_deinit(&unary);
     return status;
 }

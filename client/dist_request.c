@@ -428,6 +428,20 @@ static kvs_status submit(kvs_request *request, const kvs_groups *groups, kvs_pro
     return KVS_OK;
 }
 
+/* A call of no keys is done at once. */
+static void finish_empty(kvs_request *request)
+{
+    kvs_dist *dist = request->dist;
+    request->handle.done = true;
+    if (!request->kept) {
+        free_request(request);
+        return;
+    }
+    kvs_dist_lock(dist);
+    link_request(&dist->over, request);
+    kvs_dist_unlock(dist);
+}
+
 kvs_status kvs_dist_transfer(kv_store *kv, const kvs_transfer *transfer, kv_handle **handle,
                              kvs_problem *problem)
 {
@@ -437,32 +451,31 @@ kvs_status kvs_dist_transfer(kv_store *kv, const kvs_transfer *transfer, kv_hand
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the request");
     }
     request->kept = handle != NULL;
-    fill_items(request, transfer);
-    kvs_status status = KVS_OK;
-    if (transfer->push && request->item_count > 0) {
-        status = take_values(request, transfer, problem);
-    }
-    if (status == KVS_OK && request->item_count > 0) {
-        kvs_dist_lock(dist);
-        status = submit(request, transfer->groups, problem);
-        kvs_dist_unlock(dist);
-    } else {
-        request->handle.done = true;
-        request->live_items = 0;
-    }
-    if (status == KVS_OK && request->item_count == 0 && handle != NULL) {
-        kvs_dist_lock(dist);
-        link_request(&dist->over, request);
-        kvs_dist_unlock(dist);
-    }
-    if (status != KVS_OK || (request->item_count == 0 && handle == NULL)) {
-        free_request(request);
-        return status;
-    }
     if (handle != NULL) {
         *handle = &request->handle;
     }
-    return KVS_OK;
+    if (request->item_count == 0) {
+        finish_empty(request);
+        return KVS_OK;
+    }
+    fill_items(request, transfer);
+    kvs_status status = KVS_OK;
+    if (transfer->push) {
+        status = take_values(request, transfer, problem);
+    }
+    if (status == KVS_OK) {
+        /* From here on the I/O thread ends and, without a handle, frees it. */
+        kvs_dist_lock(dist);
+        status = submit(request, transfer->groups, problem);
+        kvs_dist_unlock(dist);
+    }
+    if (status != KVS_OK) {
+        free_request(request);
+        if (handle != NULL) {
+            *handle = NULL;
+        }
+    }
+    return status;
 }
 
 /* ------------------------------------------------------------------ waiting */

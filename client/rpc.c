@@ -177,9 +177,10 @@ kvs_peer_call *kvs_peer_start(kvs_peer *peer, kvs_lane lane, const char *method,
     for (int i = 0; i < BATCH_COUNT; i++) {
         call->tags[i] = (batch_tag){.call = call, .kind = (batch_kind)i};
     }
+    grpc_slice path = grpc_slice_from_copied_string(method);
     call->call = grpc_channel_create_call(peer->channels[lane], NULL, GRPC_PROPAGATE_DEFAULTS,
-                                          peer->queue, grpc_slice_from_copied_string(method),
-                                          NULL, core_time(deadline_ns), NULL);
+                                          peer->queue, path, NULL, core_time(deadline_ns), NULL);
+    grpc_slice_unref(path);
     /* Each alone: the server's headers may come long after ours have left. */
     grpc_op operation = {.op = GRPC_OP_SEND_INITIAL_METADATA};
     give(call, BATCH_START, &operation);

@@ -66,6 +66,11 @@ void kvs_pool_close(kvs_pool *pool)
     }
 }
 
+void kvs_pool_trim(kvs_pool *pool)
+{
+    free_list(pool, atomic_exchange_explicit(&pool->returned, NULL, memory_order_acquire));
+}
+
 static kvs_status make(kvs_pool *pool, uint32_t size_class, kvs_buffer **out)
 {
     size_t bytes = class_bytes(size_class);

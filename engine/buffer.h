@@ -45,6 +45,10 @@ kvs_status kvs_pool_take(kvs_pool *pool, size_t bytes, kvs_buffer **out) KVS_MUS
 /* The same from any thread, of what has been given back or by a new allocation. */
 kvs_status kvs_pool_make(kvs_pool *pool, size_t bytes, kvs_buffer **out) KVS_MUST_CHECK;
 
+/* Frees what has come back and is not in use: after an init that was refused, so that its bytes do
+ * not stand in the budget of those that follow. Any thread. */
+void kvs_pool_trim(kvs_pool *pool);
+
 kvs_buffer *kvs_buffer_take(kvs_buffer *buffer);
 
 /* True when the caller's reference is the only one, so that it may write. */

@@ -45,10 +45,15 @@ void kvs_init_close(kvs_init *init)
     if (init == NULL) {
         return;
     }
+    bool refused = false;
     for (size_t i = 0; i < init->count; i++) {
         if (!init->pending[i].existed) {
             kvs_key_free(init->pending[i].key);
+            refused = true;
         }
+    }
+    for (uint32_t i = 0; refused && i < init->store->shard_count; i++) {
+        kvs_pool_trim(init->store->shards[i]->pool);
     }
     free(init->pending);
     free(init->keys);

@@ -1,14 +1,15 @@
 #include "service/rest.h"
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "service/address.h"
 #include "service/exchange.h"
 
 #include <microhttpd.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Threads cost little while they wait, but a flood of them is no use to an administrator. */
@@ -23,9 +24,12 @@
 #define BYTES_PER_SECOND_MIN (64 * KVS_KIB)
 /* The rest of a refused body is read, so that the reply arrives, but not more than this of it. */
 #define DISCARD_BYTES_MAX (4 * KVS_MIB)
+/* What a stop allows for replies on their way, those of stopped operations among them. */
+#define LAST_REPLIES_NS (1 * KVS_SECOND)
 
 struct kvs_rest {
     struct MHD_Daemon *daemon;
+    _Atomic uint32_t under_way; /* requests whose reply has not left yet */
     kvs_rest_world world;
     uint64_t slow_reader_ns;
     char address[KVS_ADDRESS_BYTES];
@@ -134,26 +138,30 @@ static enum MHD_Result count_header(void *context, enum MHD_ValueKind kind, cons
 {
     framing *counts = context;
     (void)kind;
-    (void)value;
     counts->hosts += strcasecmp(name, "Host") == 0;
-    counts->lengths += strcasecmp(name, "Content-Length") == 0;
+    if (strcasecmp(name, "Content-Length") == 0) {
+        /* What is not a number counts as two: libmicrohttpd would take "-1" for no body. */
+        bool number = value != NULL && value[0] != '\0' &&
+                      strspn(value, "0123456789") == strlen(value);
+        counts->lengths += number ? 1 : 2;
+    }
     counts->encodings += strcasecmp(name, "Transfer-Encoding") == 0;
     return MHD_YES;
 }
 
 /* Can a proxy before us and we ourselves read the request's end differently? */
-static bool ambiguous(struct MHD_Connection *connection)
+static bool ambiguous(const framing *counts)
 {
-    framing counts = {0, 0, 0};
-    (void)MHD_get_connection_values(connection, MHD_HEADER_KIND, count_header, &counts);
-    return counts.hosts > 1 || counts.lengths + counts.encodings > 1;
+    return counts->hosts > 1 || counts->lengths + counts->encodings > 1;
 }
 
 /* The first call for a request: the headers are there. */
 static enum MHD_Result begin(const kvs_rest *rest, struct MHD_Connection *connection,
                              kvs_exchange *exchange, const char *method)
 {
-    bool unclear = ambiguous(connection);
+    framing counts = {0, 0, 0};
+    (void)MHD_get_connection_values(connection, MHD_HEADER_KIND, count_header, &counts);
+    bool unclear = ambiguous(&counts);
     if (unclear) {
         exchange->begun = true;
         (void)kvs_exchange_refuse(exchange, KVS_INVALID_FRAME,
@@ -161,7 +169,8 @@ static enum MHD_Result begin(const kvs_rest *rest, struct MHD_Connection *connec
     } else {
         kvs_exchange_begin(exchange, method, find_header, connection);
     }
-    if (exchange->refused) {
+    /* A reply before the body has come ends the connection; without a body it can wait its turn. */
+    if (exchange->refused && (unclear || counts.lengths + counts.encodings > 0)) {
         kvs_exchange_run(exchange);
         return send_reply(rest, connection, exchange, unclear);
     }
@@ -208,19 +217,26 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
 /* The target as it came, before libmicrohttpd decodes it: a key may hold an encoded slash. */
 static void *open_exchange(void *context, const char *target, struct MHD_Connection *connection)
 {
-    const kvs_rest *rest = context;
+    kvs_rest *rest = context;
     (void)connection;
-    return kvs_exchange_open(&rest->world, target);
+    kvs_exchange *exchange = kvs_exchange_open(&rest->world, target);
+    if (exchange != NULL) {
+        (void)atomic_fetch_add_explicit(&rest->under_way, 1, memory_order_relaxed);
+    }
+    return exchange;
 }
 
 static void close_exchange(void *context, struct MHD_Connection *connection, void **request,
                            enum MHD_RequestTerminationCode code)
 {
-    (void)context;
+    kvs_rest *rest = context;
     (void)connection;
     (void)code;
-    kvs_exchange_close(*request);
-    *request = NULL;
+    if (*request != NULL) {
+        kvs_exchange_close(*request);
+        *request = NULL;
+        (void)atomic_fetch_sub_explicit(&rest->under_way, 1, memory_order_relaxed);
+    }
 }
 
 /* ------------------------------------------------------------------ open, close */
@@ -285,10 +301,26 @@ const char *kvs_rest_address(const kvs_rest *rest)
     return rest->address;
 }
 
+/* Accepts no more and lets the replies that are due leave. */
+static void finish_replies(kvs_rest *rest)
+{
+    const struct timespec pause = {.tv_sec = 0, .tv_nsec = 5000000};
+    uint64_t end_ns = kvs_clock_now_ns() + LAST_REPLIES_NS;
+    MHD_socket listener = MHD_quiesce_daemon(rest->daemon);
+    if (listener != MHD_INVALID_SOCKET) {
+        (void)close(listener);
+    }
+    while (atomic_load_explicit(&rest->under_way, memory_order_relaxed) > 0 &&
+           kvs_clock_now_ns() < end_ns) {
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
 void kvs_rest_close(kvs_rest *rest)
 {
     if (rest != NULL) {
-        MHD_stop_daemon(rest->daemon); /* closes the listening socket as well */
+        finish_replies(rest);
+        MHD_stop_daemon(rest->daemon);
         free(rest->hosts);
         free(rest);
     }

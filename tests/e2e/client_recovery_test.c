@@ -445,7 +445,7 @@ static void a_barrier_names_who_is_missing(void **state)
 {
     (void)state;
     test_fixture here = begin(two_workers, 0);
-    refused(here.kv, kv_barrier(here.kv, 400), "DEADLINE", "1");
+    refused(here.kv, kv_barrier(here.kv, 1000), "DEADLINE", "1");
     end(&here);
 }
 
@@ -453,7 +453,7 @@ static void init_of_another_rank_names_what_rank_0_has_not_given(void **state)
 {
     (void)state;
     test_fixture here = begin(two_workers, 0);
-    kv_store *other = join(kvs_test_server_address(here.server), 1, 500);
+    kv_store *other = join(kvs_test_server_address(here.server), 1, 1500);
     test_tensor w = make_tensor("weights", 10);
     kv_array in = in_of(&w);
     refused(other, kv_init(other, &w.key, &in, 1), "DEADLINE", "weights");

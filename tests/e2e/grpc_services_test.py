@@ -16,7 +16,7 @@ def generate():
     """Stubs of health and reflection (v1alpha; v1 has the same messages under another name)."""
     folder = tempfile.TemporaryDirectory(prefix="kvs-stubs-")
     subprocess.run(
-        ["protoc", f"-I{support.GRPC_PROTO}", f"--python_out={folder.name}",
+        ["protoc", f"-I{support.SOURCE / 'api'}", f"--python_out={folder.name}",
          "grpc/health/v1/health.proto", "grpc/reflection/v1alpha/reflection.proto"], check=True)
     # The package is called grpc, as the library is: take the modules out of it.
     for file in pathlib.Path(folder.name).rglob("*_pb2.py"):

@@ -67,7 +67,7 @@ class Admin(Case):
                 reply = self.rest.post("/v1/stores", body)
                 self.assertEqual((reply.status, reply.reason), (422, "INVALID_FIELD"), reply)
                 self.assertIn(pointer, [error["pointer"] for error in reply.json["errors"]])
-        for name in ["../x", "", ".x", "a b", "x" * 129]:
+        for name in ["../x", ".x", "a b", "x" * 129]:
             self.assertEqual(self.rest.post("/v1/stores", {"name": name}).status, 422, name)
 
     def test_lists_come_in_pages(self):

@@ -204,8 +204,8 @@ class Values(Case):
         tag = self.create("fit", array)
         good = npy(array)
         cases = [
-            (npy(array.astype("<f8")), 400, "INVALID_TENSOR"),
-            (npy(array.reshape(3, 2)), 400, "INVALID_TENSOR"),
+            (npy(array.astype("<f8")), 409, "KEY_EXISTS"),
+            (npy(array.reshape(3, 2)), 409, "KEY_EXISTS"),
             (npy(array.astype(">f4")), 400, "INVALID_TENSOR"),
             (npy(numpy.asfortranarray(array)), 400, "INVALID_TENSOR"),
             (npy(array.astype("<c8")), 400, "INVALID_TENSOR"),

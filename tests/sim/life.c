@@ -62,7 +62,8 @@ static bool open_backend(sim *world)
     counting_table.alloc = alloc_memory;
     counting_table.free = free_memory;
     counting_table.close = close_backend;
-    world->backend = (kvs_backend){.table = &counting_table, .name = "counting"};
+    world->backend = *world->inner;
+    world->backend.table = &counting_table;
     return true;
 }
 

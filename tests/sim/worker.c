@@ -144,7 +144,7 @@ static bool run_step(sim_client *client)
     sim_step step = client->steps[client->step];
     switch (step.kind) {
     case SIM_STEP_PUSH:
-        if (client->op_count - client->low > 2 * client->window) {
+        if (client->op_count + 1 - client->low > 2 * client->window) {
             return false;
         }
         push_key(client, step.key);

@@ -28,8 +28,9 @@ std::vector<std::unique_ptr<fiber>> &idle_fibers()
 
 block *block::current = nullptr;
 
-block::block(const cudaLaunchConfig_t &config, const kernel_call &call, dim3 at)
-    : size_(config.blockDim), at_(at), call_(call),
+block::block(const cudaLaunchConfig_t &config, const kernel_call &call, dim3 at, size_t number)
+    : size_(config.blockDim), at_(at),
+      first_thread_(number * size_.x * size_.y * size_.z), on_(*config.stream), call_(call),
       shared_(new unsigned char[config.dynamicSmemBytes]),
       threads_(static_cast<size_t>(size_.x) * size_.y * size_.z),
       warps_((threads_.size() + WARP_LANES - 1) / WARP_LANES)
@@ -48,6 +49,7 @@ block::block(const cudaLaunchConfig_t &config, const kernel_call &call, dim3 at)
 void block::enter(void *opaque)
 {
     auto *self = static_cast<thread *>(opaque);
+    tsan_acquire(&self->owner->begin_sync_);
     self->owner->call_.run();
     tsan_release(&self->owner->end_sync_);
 }
@@ -56,16 +58,18 @@ void block::resume(unsigned number)
 {
     thread &next = threads_[number];
     if (next.on == nullptr) {
-        char name[64] = "";
+        tsan_fiber *as = on_.identity(first_thread_ + number);
         if (tsan_on()) {
+            char name[64];
             (void)snprintf(name, sizeof name, "block %u thread %u", at_.x, number);
+            as->name(name);
         }
         if (idle_fibers().empty()) {
             idle_fibers().push_back(std::make_unique<fiber>());
         }
         next.on = std::move(idle_fibers().back());
         idle_fibers().pop_back();
-        next.on->start(&block::enter, &next, name);
+        next.on->start(&block::enter, &next, as);
     }
     running_ = number;
     threadIdx = {number % size_.x, number / size_.x % size_.y, number / (size_.x * size_.y)};
@@ -95,6 +99,7 @@ unsigned block::count(state wanted) const
 void block::run()
 {
     current = this;
+    tsan_release(&begin_sync_);
     blockIdx = {at_.x, at_.y, at_.z};
     blockDim = size_;
     for (;;) {

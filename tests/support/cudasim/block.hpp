@@ -12,6 +12,7 @@
 
 #include "cuda_runtime.h"
 #include "fiber.hpp"
+#include "stream.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -40,7 +41,8 @@ struct warp {
 class block
 {
   public:
-    block(const cudaLaunchConfig_t &config, const kernel_call &call, dim3 at);
+    /* `number` counts the blocks of the launch. */
+    block(const cudaLaunchConfig_t &config, const kernel_call &call, dim3 at, size_t number);
 
     void run();
     void join(); /* what the threads did happens before what follows */
@@ -69,6 +71,8 @@ class block
 
     dim3 size_;
     dim3 at_;
+    size_t first_thread_; /* of the block, counted over the launch */
+    stream &on_;
     const kernel_call &call_;
     std::unique_ptr<unsigned char[]> shared_;
     std::vector<thread> threads_;
@@ -76,8 +80,9 @@ class block
     std::vector<warp> warps_;
     unsigned running_ = 0;
     unsigned barriers_ = 0;
+    char begin_sync_ = 0;
     char barrier_sync_[2];
-    char end_sync_;
+    char end_sync_ = 0;
 };
 
 } // namespace cudasim

@@ -16,7 +16,7 @@ const size_t FIRST_FRAMES_BYTES = 4 * 1024;
 
 fiber::fiber() : stack_(new char[STACK_BYTES]), here_(), resumer_() {}
 
-void fiber::start(void (*body)(void *), void *context, const char *name)
+void fiber::start(void (*body)(void *), void *context, tsan_fiber *as)
 {
     body_ = body;
     context_ = context;
@@ -34,7 +34,7 @@ void fiber::start(void (*body)(void *), void *context, const char *name)
     /* makecontext passes ints only: a pointer goes in two halves. */
     makecontext(&here_, reinterpret_cast<void (*)()>(&fiber::enter), 2,
                 static_cast<unsigned>(self >> 32), static_cast<unsigned>(self));
-    tsan_.create(name);
+    tsan_ = as;
 }
 
 void fiber::enter(unsigned high, unsigned low)
@@ -60,7 +60,7 @@ void fiber::leave(bool for_good)
 #else
     (void)for_good;
 #endif
-    tsan_.leave();
+    tsan_->leave();
     (void)swapcontext(&here_, &resumer_);
 #ifdef CUDASIM_ASAN
     __sanitizer_finish_switch_fiber(fake_here_, &resumer_stack_, &resumer_stack_bytes_);
@@ -74,14 +74,11 @@ bool fiber::resume()
 #ifdef CUDASIM_ASAN
     __sanitizer_start_switch_fiber(&fake_resumer_, stack_.get(), STACK_BYTES);
 #endif
-    tsan_.enter();
+    tsan_->enter();
     (void)swapcontext(&resumer_, &here_);
 #ifdef CUDASIM_ASAN
     __sanitizer_finish_switch_fiber(fake_resumer_, nullptr, nullptr);
 #endif
-    if (ended_) {
-        tsan_.destroy();
-    }
     return ended_;
 }
 

@@ -19,8 +19,8 @@ class fiber
   public:
     fiber();
 
-    /* Makes it ready to run `body(context)`. `name` is for ThreadSanitizer's reports. */
-    void start(void (*body)(void *), void *context, const char *name);
+    /* Makes it ready to run `body(context)`, to ThreadSanitizer as `as`, which is borrowed. */
+    void start(void (*body)(void *), void *context, tsan_fiber *as);
 
     /* Runs it until it yields or ends. True: it has ended. */
     bool resume();
@@ -39,7 +39,7 @@ class fiber
     void (*body_)(void *) = nullptr;
     void *context_ = nullptr;
     bool ended_ = true;
-    tsan_fiber tsan_;
+    tsan_fiber *tsan_ = nullptr;
     /* For AddressSanitizer, which must know on which stack the program is. */
     void *fake_here_ = nullptr;
     void *fake_resumer_ = nullptr;

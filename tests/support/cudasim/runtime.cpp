@@ -19,7 +19,7 @@ namespace {
 
 const size_t BLOCK_THREADS_MAX = 1024;
 const size_t SHARED_BYTES_MAX = 48 * 1024; /* without asking for more, on any card */
-const int MULTIPROCESSORS = 2;             /* few, so that blocks have to stride */
+const int MULTIPROCESSORS = 1;             /* few, so that blocks have to stride */
 
 cudaError_t broken = cudaSuccess; /* the error that ended the device */
 cudaError_t last = cudaSuccess;
@@ -103,7 +103,7 @@ class kernel_work : public work
         for (unsigned z = 0; z < grid.z; z++) {
             for (unsigned y = 0; y < grid.y; y++) {
                 for (unsigned x = 0; x < grid.x; x++) {
-                    blocks.push_back(std::make_unique<block>(config_, *call_, dim3(x, y, z)));
+                    blocks.push_back(std::make_unique<block>(config_, *call_, dim3(x, y, z), blocks.size()));
                 }
             }
         }

@@ -87,29 +87,32 @@ inline void tsan_write(void *address, size_t bytes)
     }
 }
 
-/* A thread of control in TSan's eyes. What its maker did before happens before it. */
+/* A thread of control in TSan's eyes. What its maker did before happens before it, and what it did
+ * before happens before what it does later, whoever uses it. */
 class tsan_fiber
 {
   public:
     tsan_fiber() = default;
     tsan_fiber(const tsan_fiber &) = delete;
     tsan_fiber &operator=(const tsan_fiber &) = delete;
-    ~tsan_fiber() { destroy(); }
-
-    void create(const char *name)
-    {
-        destroy();
-        if (tsan_on()) {
-            handle_ = __tsan_create_fiber(0);
-            __tsan_set_fiber_name(handle_, name);
-        }
-    }
-
-    void destroy()
+    ~tsan_fiber()
     {
         if (handle_ != nullptr) {
             __tsan_destroy_fiber(handle_);
-            handle_ = nullptr;
+        }
+    }
+
+    void create()
+    {
+        if (tsan_on() && handle_ == nullptr) {
+            handle_ = __tsan_create_fiber(0);
+        }
+    }
+
+    void name(const char *text)
+    {
+        if (tsan_on()) {
+            __tsan_set_fiber_name(handle_, text);
         }
     }
 

@@ -10,7 +10,8 @@ namespace cudasim {
 
 stream::stream(int number) : number_(number)
 {
-    tsan_.create("stream");
+    tsan_.create();
+    tsan_.name("stream");
     tsan_.enter();
     tsan_ignore(); /* the stand-in's own work; copies and kernels are watched where they run */
     tsan_.leave();
@@ -21,6 +22,15 @@ stream::~stream()
     tsan_.enter();
     tsan_watch();
     tsan_.leave();
+}
+
+tsan_fiber *stream::identity(size_t thread)
+{
+    while (identities_.size() <= thread) {
+        identities_.emplace_back();
+        identities_.back().create();
+    }
+    return &identities_[thread];
 }
 
 void stream::queue(operation next)

@@ -43,7 +43,7 @@ static void run_server(const char *program, uint32_t workers, const char *file)
     (void)snprintf(count, sizeof count, "%u", workers);
     execlp(program, program, "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
            "--address-file", file, "--store-type", "dist_sync", "--num-workers", count,
-           "--log-level", "warn", (char *)NULL);
+           "--log-level", "warn", "--drain-delay", "0s", (char *)NULL);
     (void)fprintf(stderr, "kvbench: cannot start %s: %s. Name it by --server.\n", program,
                   strerror(errno));
     _exit(127);

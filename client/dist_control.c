@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The server answers this much before the call is cut, to say who is missing: so it is cut later. */
+/* The server answers this much before the call is cut, to say who is missing: so it is cut later.
+ */
 #define WORDS_NS (100 * KVS_MS)
 
 /* ------------------------------------------------------------------ one message each way */
@@ -56,8 +57,8 @@ void kvs_unary_start(kvs_unary *unary, kvs_dist *dist, const char *method,
     uint8_t *packed = malloc(bytes + 1);
     if (packed != NULL) {
         (void)protobuf_c_message_pack(request, packed);
-        unary->call = kvs_peer_start(dist->peer, KVS_LANE_CONTROL, method, deadline_ns,
-                                     &unary_events, unary);
+        unary->call =
+            kvs_peer_start(dist->peer, KVS_LANE_CONTROL, method, deadline_ns, &unary_events, unary);
     }
     if (unary->call == NULL) {
         free(packed);
@@ -76,9 +77,9 @@ void kvs_unary_deinit(kvs_unary *unary)
 }
 
 /* Calls and waits; again when the way breaks and the call may be repeated. The caller deinits. */
-static kvs_status call_and_wait(kvs_dist *dist, const char *method,
-                                const ProtobufCMessage *request, uint64_t until_ns,
-                                kvs_repeat repeat, kvs_unary *unary, kvs_problem *problem)
+static kvs_status call_and_wait(kvs_dist *dist, const char *method, const ProtobufCMessage *request,
+                                uint64_t until_ns, kvs_repeat repeat, kvs_unary *unary,
+                                kvs_problem *problem)
 {
     kvs_dist_lock(dist);
     kvs_status status;
@@ -101,8 +102,8 @@ static kvs_status call_and_wait(kvs_dist *dist, const char *method,
 }
 
 /* Waits for the session and copies what a request says of it. */
-static kvs_status copy_session(kvs_dist *dist, uint64_t until_ns, uint8_t *session,
-                               uint64_t *epoch, kvs_problem *problem)
+static kvs_status copy_session(kvs_dist *dist, uint64_t until_ns, uint8_t *session, uint64_t *epoch,
+                               kvs_problem *problem)
 {
     kvs_dist_lock(dist);
     kvs_status status = kvs_dist_wait_up(dist, until_ns, problem);
@@ -124,8 +125,8 @@ kvs_status kvs_dist_set_optimizer(kv_store *kv, const char *json, kvs_problem *p
     request.optimizer = &optimizer;
     kvs_unary unary = {0};
     kvs_status status = call_and_wait(dist, "/kvstored.v1.Admin/SetOptimizer", &request.base,
-                                      kvs_clock_now_ns() + dist->request_timeout_ns,
-                                      KVS_REPEATABLE, &unary, problem);
+                                      kvs_clock_now_ns() + dist->request_timeout_ns, KVS_REPEATABLE,
+                                      &unary, problem);
     kvs_unary_deinit(&unary);
     return status;
 }
@@ -137,8 +138,8 @@ kvs_status kvs_dist_get_optimizer(kv_store *kv, char **json, kvs_problem *proble
     request.store = dist->store;
     kvs_unary unary = {0};
     kvs_status status = call_and_wait(dist, "/kvstored.v1.Admin/GetOptimizer", &request.base,
-                                      kvs_clock_now_ns() + dist->request_timeout_ns,
-                                      KVS_REPEATABLE, &unary, problem);
+                                      kvs_clock_now_ns() + dist->request_timeout_ns, KVS_REPEATABLE,
+                                      &unary, problem);
     if (status == KVS_OK) {
         Kvstored__V1__Optimizer *reply =
             kvstored__v1__optimizer__unpack(NULL, unary.reply_bytes, unary.reply);

@@ -184,8 +184,8 @@ static kvs_status take_reply(init_call *init, kvs_problem *problem)
     }
     for (size_t i = 0; i < reply->n_keys; i++) {
         const Kvstored__V1__InitKey *told = reply->keys[i];
-        kvs_client_key *key = kvs_client_keys_find_or_add(&dist->keys, told->key,
-                                                          strlen(told->key));
+        kvs_client_key *key =
+            kvs_client_keys_find_or_add(&dist->keys, told->key, strlen(told->key));
         if (key != NULL) {
             key->part_elements = told->part_elements;
         }

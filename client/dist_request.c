@@ -197,8 +197,7 @@ static void describe_wait(const kvs_dist *dist, const kvs_request *request, kvs_
                               dist->problem.detail);
     } else if (dist->live_workers < dist->base.num_workers) {
         (void)kvs_problem_set(out, KVS_DEADLINE,
-                              "key %s is not answered; %" PRIu32 " of %" PRIu32
-                              " workers are live",
+                              "key %s is not answered; %" PRIu32 " of %" PRIu32 " workers are live",
                               name, dist->live_workers, dist->base.num_workers);
     } else {
         (void)kvs_problem_set(out, KVS_DEADLINE, "key %s is not answered", name);
@@ -387,8 +386,8 @@ static kvs_status name_items(kvs_request *request, const kvs_groups *groups)
         if (item->key == NULL) {
             return KVS_NO_MEMORY;
         }
-        item->part_elements = item->key->part_elements != 0 ? item->key->part_elements
-                                                            : dist->limits.part_elements;
+        item->part_elements =
+            item->key->part_elements != 0 ? item->key->part_elements : dist->limits.part_elements;
         item->parts = 1;
         if (item->flow != KVS_FLOW_PULL && item->elements > 0) {
             item->parts = (item->elements + item->part_elements - 1) / item->part_elements;

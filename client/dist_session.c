@@ -352,9 +352,8 @@ kvs_status kvs_dist_wait_up(kvs_dist *dist, uint64_t until_ns, kvs_problem *prob
 static bool is_final(kvs_status status)
 {
     return status == KVS_INVALID_FRAME || status == KVS_INVALID_FIELD ||
-           status == KVS_UNIMPLEMENTED || status == KVS_TOO_LARGE ||
-           status == KVS_STORE_DELETED || status == KVS_STORE_NOT_FOUND ||
-           status == KVS_INTERNAL;
+           status == KVS_UNIMPLEMENTED || status == KVS_TOO_LARGE || status == KVS_STORE_DELETED ||
+           status == KVS_STORE_NOT_FOUND || status == KVS_INTERNAL;
 }
 
 static void cancel_streams(kvs_dist *dist)

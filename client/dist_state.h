@@ -79,10 +79,10 @@ struct kvs_request {
     uint64_t deadline_ns;
     uint64_t number; /* ascending */
     int priority;
-    bool kept;       /* the caller has the handle */
-    bool draining;   /* over, but the caller's memory is still being read */
-    size_t open_items; /* not finished */
-    size_t live_items; /* not finished, or finished and with parts in the window */
+    bool kept;           /* the caller has the handle */
+    bool draining;       /* over, but the caller's memory is still being read */
+    size_t open_items;   /* not finished */
+    size_t live_items;   /* not finished, or finished and with parts in the window */
     kvs_block *borrowed; /* counts who reads the caller's memory; NULL: nothing is borrowed */
     size_t item_count;
     kvs_item *items;
@@ -235,8 +235,8 @@ void kvs_flight_answer(kvs_dist *dist, uint64_t sequence);
 void kvs_flight_unsend(kvs_dist *dist);
 /* One is to be sent again. */
 void kvs_flight_unsend_one(kvs_dist *dist, uint64_t sequence);
-/* I/O thread. Forgets all that is not answered, and with `fresh` that there ever was a sequence (the
- * session is over). Items that are not dropped are not told: fail them or queue them again. */
+/* I/O thread. Forgets all that is not answered, and with `fresh` that there ever was a sequence
+ * (the session is over). Items that are not dropped are not told: fail them or queue them again. */
 void kvs_flight_reset(kvs_dist *dist, bool fresh);
 
 uint64_t kvs_item_part_elements(const kvs_item *item, uint64_t part);

@@ -132,8 +132,8 @@ static kvs_status read_key(const kv_key *key, kvs_group *out, kvs_problem *probl
 {
     out->key = *key;
     if (key->name == NULL) {
-        out->name_bytes = (uint32_t)snprintf(out->decimal, sizeof out->decimal, "%" PRId64,
-                                             key->number);
+        out->name_bytes =
+            (uint32_t)snprintf(out->decimal, sizeof out->decimal, "%" PRId64, key->number);
         out->name = out->decimal;
         return KVS_OK;
     }

@@ -12,8 +12,8 @@ static kvs_client_key **slot_of(kvs_client_key **slots, size_t slot_count, const
 {
     size_t mask = slot_count - 1;
     size_t i = XXH64(name, name_bytes, 0) & mask;
-    while (slots[i] != NULL && (slots[i]->name_bytes != name_bytes ||
-                                memcmp(slots[i]->name, name, name_bytes) != 0)) {
+    while (slots[i] != NULL &&
+           (slots[i]->name_bytes != name_bytes || memcmp(slots[i]->name, name, name_bytes) != 0)) {
         i = (i + 1) & mask;
     }
     return &slots[i];

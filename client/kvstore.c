@@ -135,8 +135,8 @@ kv_status kv_create(const char *type, const char *address, const kv_options *opt
     if (out != NULL) {
         *out = NULL;
     }
-    problem.status = open_store(type, address, options != NULL ? options : &defaults, out,
-                                &problem);
+    problem.status =
+        open_store(type, address, options != NULL ? options : &defaults, out, &problem);
     if (error != NULL && error_bytes > 0) {
         error[0] = '\0';
         if (problem.status != KVS_OK) {
@@ -234,8 +234,8 @@ kv_status kv_init(kv_store *kv, const kv_key *keys, const kv_array *values, size
     return finish(kv, status, &problem);
 }
 
-static kvs_status run_transfer(kv_store *kv, const kvs_arguments *arguments,
-                               kvs_transfer *transfer, kv_handle **handle, kvs_problem *problem)
+static kvs_status run_transfer(kv_store *kv, const kvs_arguments *arguments, kvs_transfer *transfer,
+                               kv_handle **handle, kvs_problem *problem)
 {
     kvs_groups groups = {0};
     KVS_TRY(kvs_groups_make(arguments, &groups, problem));

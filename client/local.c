@@ -94,7 +94,7 @@ static kvs_status init_groups(kvs_local *self, const kvs_groups *groups, kvs_pro
     }
     if (status == KVS_OK) {
         kvs_local_waiter waiter;
-    kvs_local_waiter_init(&waiter);
+        kvs_local_waiter_init(&waiter);
         kvs_init_commit(init, &waiter.waiter, kvs_clock_now_ns());
         status = kvs_local_wait(self, &waiter, problem);
     }
@@ -183,8 +183,7 @@ static kvs_status local_barrier(kv_store *kv, uint64_t timeout_ms, kvs_problem *
     return KVS_OK;
 }
 
-static kvs_status local_send_command(kv_store *kv, int head, const char *body,
-                                     kvs_problem *problem)
+static kvs_status local_send_command(kv_store *kv, int head, const char *body, kvs_problem *problem)
 {
     (void)kv;
     (void)head;

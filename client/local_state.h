@@ -18,12 +18,12 @@
 /* The one way back up from the engine; what it says of the request under way. */
 typedef struct kvs_local_channel {
     kvs_channel channel;
-    uint64_t answered;    /* sequences */
-    kvs_status status;    /* of the first refusal */
+    uint64_t answered; /* sequences */
+    kvs_status status; /* of the first refusal */
     kvs_problem problem;
-    uint64_t sent_bytes;  /* of values, not yet told to the engine */
+    uint64_t sent_bytes; /* of values, not yet told to the engine */
     const kvs_group *group;
-    uint64_t elements;    /* received */
+    uint64_t elements; /* received */
 } kvs_local_channel;
 
 typedef struct kvs_local {

@@ -120,8 +120,8 @@ static void frame_consumed(kvs_frame *frame, uint64_t now_ns)
 static void run_push(kvs_task *task, uint64_t now_ns)
 {
     push_frame *push = (push_frame *)task;
-    kvs_session_push(push->self->session, &push->self->channel.channel, &push->frame,
-                     push->headers, push->count, &push->payload, false, now_ns);
+    kvs_session_push(push->self->session, &push->self->channel.channel, &push->frame, push->headers,
+                     push->count, &push->payload, false, now_ns);
 }
 
 /* Gives one frame to the engine and waits until it has answered. */
@@ -344,7 +344,7 @@ static kvs_status push_group(kvs_local *self, const kvs_group *group, kvs_proble
 /* ------------------------------------------------------------------ all keys of a call */
 
 kvs_status kvs_local_transfer(kv_store *kv, const kvs_transfer *transfer, kv_handle **handle,
-                                 kvs_problem *problem)
+                              kvs_problem *problem)
 {
     kvs_local *self = (kvs_local *)kv;
     kv_handle *made = NULL;

@@ -124,8 +124,9 @@ void kvs_peer_close(kvs_peer *peer)
         grpc_channel_destroy(peer->channels[lane]);
     }
     grpc_completion_queue_shutdown(peer->queue);
-    while (grpc_completion_queue_next(peer->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL)
-               .type != GRPC_QUEUE_SHUTDOWN) {
+    while (
+        grpc_completion_queue_next(peer->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type !=
+        GRPC_QUEUE_SHUTDOWN) {
     }
     grpc_completion_queue_destroy(peer->queue);
     grpc_shutdown();

@@ -65,8 +65,8 @@ template <typename T> struct alignas(16) kvs_cuda_word {
     T at[16 / sizeof(T)];
 };
 
-template <typename T> __device__ __forceinline__ kvs_cuda_word<T> kvs_cuda_load(const void *from,
-                                                                               uint64_t word)
+template <typename T>
+__device__ __forceinline__ kvs_cuda_word<T> kvs_cuda_load(const void *from, uint64_t word)
 {
     return static_cast<const kvs_cuda_word<T> *>(from)[word];
 }
@@ -132,7 +132,10 @@ struct kvs_cuda_zero_body {
     {
         kvs_cuda_store(target, i, kvs_cuda_word<uint32_t>{{0, 0, 0, 0}});
     }
-    __device__ void element(uint64_t i) const { static_cast<uint8_t *>(target)[i] = 0; }
+    __device__ void element(uint64_t i) const
+    {
+        static_cast<uint8_t *>(target)[i] = 0;
+    }
 };
 
 struct kvs_cuda_copy_body {
@@ -172,7 +175,8 @@ template <typename T> struct kvs_cuda_add_body {
 
 /* Copies, zeroes and sums: a row each. Reads and writes 16 bytes at a time; 12 bytes an element
  * of an f32 sum. */
-__global__ void kvs_cuda_move_kernel(const kvs_cuda_move *rows, uint32_t count, uint64_t tiles)
+__global__ void __launch_bounds__(KVS_CUDA_BLOCK_THREADS)
+    kvs_cuda_move_kernel(const kvs_cuda_move *rows, uint32_t count, uint64_t tiles)
 {
     for (uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const kvs_cuda_move *row = kvs_cuda_find_row(rows, count, tile);
@@ -244,8 +248,7 @@ template <typename Real, typename Step> struct kvs_cuda_update_body {
             s1 = kvs_cuda_load<Real>(b, i);
         }
         for (unsigned lane = 0; lane < lanes; lane++) {
-            w.at[lane] =
-                Step::step(&numbers, w.at[lane], g.at[lane], &s0.at[lane], &s1.at[lane]);
+            w.at[lane] = Step::step(&numbers, w.at[lane], g.at[lane], &s0.at[lane], &s1.at[lane]);
         }
         kvs_cuda_store(target, i, w);
         if (Step::states > 0) {
@@ -290,8 +293,8 @@ KVS_RULES(KVS_CUDA_STEPS)
 /* Rules: a row each, in one pass over weight, states and gradient (sgd 12, momentum 20, adam 28
  * bytes an f32 element, 4 more where an accumulator and a last contribution meet). */
 #define KVS_CUDA_UPDATE_KERNEL(real, kind)                                                         \
-    __global__ void kvs_cuda_update_kernel_##kind(const kvs_cuda_update<real> *rows,               \
-                                                  uint32_t count, uint64_t tiles)                  \
+    __global__ void __launch_bounds__(KVS_CUDA_BLOCK_THREADS) kvs_cuda_update_kernel_##kind(       \
+        const kvs_cuda_update<real> *rows, uint32_t count, uint64_t tiles)                         \
     {                                                                                              \
         for (uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {                        \
             const kvs_cuda_update<real> *row = kvs_cuda_find_row(rows, count, tile);               \
@@ -303,8 +306,7 @@ KVS_RULES(KVS_CUDA_STEPS)
     }
 #define KVS_CUDA_UPDATE_CASE(real, kind, name, step)                                               \
     case KVS_RULE_##name:                                                                          \
-        kvs_cuda_each<real>(range,                                                                 \
-                            kvs_cuda_update_body<real, kvs_cuda_##step##_##kind>(row));            \
+        kvs_cuda_each<real>(range, kvs_cuda_update_body<real, kvs_cuda_##step##_##kind>(row));     \
         break;
 #define KVS_CUDA_UPDATE_CASE_f32(name, step, states) KVS_CUDA_UPDATE_CASE(float, f32, name, step)
 #define KVS_CUDA_UPDATE_CASE_f64(name, step, states) KVS_CUDA_UPDATE_CASE(double, f64, name, step)

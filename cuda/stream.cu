@@ -55,7 +55,8 @@ cudaError_t kvs_cuda_kernels_load(void)
 
 /* ------------------------------------------------------------------ open, close, sync */
 
-/* Every verb starts so. Rows that an earlier call left behind were left by a device that is lost. */
+/* Every verb starts so. Rows that an earlier call left behind were left by a device that is lost.
+ */
 static kvs_status begin(const kvs_stream *stream)
 {
     return kvs_cuda_lost(stream->device) ? KVS_DEVICE_LOST : KVS_OK;
@@ -240,8 +241,8 @@ static kvs_status take_piece(kvs_stream *stream, const kvs_source *source, size_
 
 /* ------------------------------------------------------------------ copies and sums */
 
-static void move_row(kvs_stream *stream, kvs_cuda_move_kind kind, void *target,
-                     const void *source, size_t bytes)
+static void move_row(kvs_stream *stream, kvs_cuda_move_kind kind, void *target, const void *source,
+                     size_t bytes)
 {
     kvs_cuda_move *row = &stream->table.move[stream->rows];
     row->target = target;
@@ -451,9 +452,9 @@ kvs_status kvs_cuda_stream_download(kvs_stream *stream, kvs_memory *const *memor
     KVS_CUDA_TRY(device, cudaStreamWaitEvent(stream->down, stream->computed, 0));
     for (size_t i = 0; i < count; i++) {
         if (memories[i]->bytes > 0) {
-            KVS_CUDA_TRY(device, cudaMemcpyAsync(memories[i]->host, memories[i]->data,
-                                                 memories[i]->bytes, cudaMemcpyDeviceToHost,
-                                                 stream->down));
+            KVS_CUDA_TRY(device,
+                         cudaMemcpyAsync(memories[i]->host, memories[i]->data, memories[i]->bytes,
+                                         cudaMemcpyDeviceToHost, stream->down));
         }
     }
     KVS_CUDA_TRY(device, cudaEventRecord(stream->downloaded, stream->down));

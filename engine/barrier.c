@@ -1,5 +1,6 @@
-/* Barriers: every rank enters, then all go on. Counted by distinct ranks, ended by a deadline or
- * by the loss of a lease, with the missing named. */
+/* Barriers: every rank enters, then all go on. Counted by distinct ranks, ended by a deadline, with
+ * the missing named, or by the loss of a rank; under KVS_POLICY_SHRINK a rank that is gone is not
+ * waited for. */
 #include "engine/store.h"
 
 #include <stdio.h>
@@ -73,11 +74,29 @@ static void tell(arrival *all, uint64_t now_ns, kvs_status status, const char *d
     }
 }
 
+/* Mutex. Is the rank waited for, and not there? */
+static bool missing(const kvs_store *store, const kvs_barrier *barrier, uint32_t rank)
+{
+    const kvs_member *member = &store->members[rank];
+    bool gone = member->state != NULL && member->session == NULL;
+    return (barrier->ranks[rank / 64] >> (rank % 64) & 1) == 0 &&
+           !(gone && store->policy == KVS_POLICY_SHRINK);
+}
+
+static bool complete(const kvs_store *store, const kvs_barrier *barrier)
+{
+    uint32_t rank = 0;
+    while (rank < store->num_workers && !missing(store, barrier, rank)) {
+        rank++;
+    }
+    return barrier->arrived > 0 && rank == store->num_workers;
+}
+
 static void name_missing(const kvs_store *store, const kvs_barrier *barrier, char *out, size_t bytes)
 {
     size_t used = (size_t)snprintf(out, bytes, "missing ranks:");
     for (uint32_t rank = 0; rank < store->num_workers && used + 16 < bytes; rank++) {
-        if ((barrier->ranks[rank / 64] >> (rank % 64) & 1) == 0) {
+        if (missing(store, barrier, rank)) {
             used += (size_t)snprintf(out + used, bytes - used, " %u", rank);
         }
     }
@@ -104,7 +123,8 @@ static kvs_status enter(kvs_store *store, uint32_t rank, const char *name, arriv
     entry->next = barrier->arrivals;
     barrier->arrivals = entry;
     barrier->ranks[rank / 64] |= (uint64_t)1 << (rank % 64);
-    if (++barrier->arrived == store->num_workers) {
+    barrier->arrived++;
+    if (complete(store, barrier)) {
         barrier->generation++;
         *all = empty(store, barrier);
     }
@@ -199,8 +219,34 @@ static void end_all(kvs_store *store, uint64_t now_ns, kvs_status status, const 
     }
 }
 
+/* Ends the barriers that waited for nobody but a rank that is gone. */
+static void let_go(kvs_store *store, uint64_t now_ns)
+{
+    for (;;) {
+        arrival *all = NULL;
+        pthread_mutex_lock(&store->mutex);
+        kvs_barrier *barrier = store->barriers;
+        while (barrier != NULL && !complete(store, barrier)) {
+            barrier = barrier->next;
+        }
+        if (barrier != NULL) {
+            barrier->generation++;
+            all = empty(store, barrier);
+        }
+        pthread_mutex_unlock(&store->mutex);
+        if (all == NULL) {
+            return;
+        }
+        tell(all, now_ns, KVS_OK, "");
+    }
+}
+
 void kvs_barriers_break(kvs_store *store, uint32_t rank, uint64_t now_ns)
 {
+    if (store->policy == KVS_POLICY_SHRINK) {
+        let_go(store, now_ns);
+        return;
+    }
     char detail[64];
     (void)snprintf(detail, sizeof detail, "rank %u is gone", rank);
     end_all(store, now_ns, KVS_BARRIER_BROKEN, detail);
@@ -233,7 +279,7 @@ size_t kvs_barrier_list(kvs_store *store, size_t max, kvs_barrier_info *out)
         info->generation = barrier->generation;
         info->arrived = barrier->arrived;
         for (uint32_t rank = 0; rank < store->num_workers; rank++) {
-            if ((barrier->ranks[rank / 64] >> (rank % 64) & 1) == 0) {
+            if (missing(store, barrier, rank)) {
                 if (info->missing_count < 64) {
                     info->missing[info->missing_count] = rank;
                 }

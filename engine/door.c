@@ -171,6 +171,12 @@ static void accept(const push *in, kvs_entry *entry)
         refuse(in, &problem);
         return;
     }
+    if (session->store->kind == KVS_ASYNC && kvs_tally_add(&session->tally, part) != KVS_OK) {
+        kvs_session_free_op(session, op);
+        (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "no memory to keep count of it");
+        refuse(in, &problem);
+        return;
+    }
     op->key = key;
     op->part = part;
     op->sequence = header->sequence;

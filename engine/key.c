@@ -154,6 +154,7 @@ void kvs_key_table_insert(kvs_key_table *table, kvs_key *key)
     size_t count = atomic_load_explicit(&table->count, memory_order_relaxed);
     KVS_CHECK(slots != NULL);
     KVS_CHECK(count < slots->order_max);
+    key->order = count;
     put(slots, count, key);
     /* Release: whoever sees the count finds the key. */
     atomic_store_explicit(&table->count, count + 1, memory_order_release);

@@ -11,6 +11,7 @@
 
 struct kvs_key {
     uint64_t hash;
+    uint64_t order; /* how many keys of the store came before it */
     kvs_dtype dtype;
     kvs_shape shape;
     uint64_t elements;

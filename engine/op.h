@@ -10,11 +10,12 @@
 
 #include "engine/part.h"
 
-#define KVS_OP_MISSING_MAX 8u
+#define KVS_OP_MISSING_MAX KVS_CULPRITS_MAX
 
 typedef enum kvs_op_kind {
     KVS_OP_PUSH, /* a contribution to one part */
     KVS_OP_PULL, /* a read of one part */
+    KVS_OP_TORN, /* a push that will never come: the part's version follows the others' */
     KVS_OP_KEY   /* a read of one key: makes KVS_OP_PULLs; never leaves its session */
 } kvs_op_kind;
 

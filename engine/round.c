@@ -35,11 +35,12 @@ void kvs_round_answer(kvs_shard *shard, kvs_op *op, kvs_status status)
     kvs_task_list_append(&shard->finished, &op->task);
 }
 
-static void refuse_missing(kvs_shard *shard, kvs_op *op, uint32_t count, const uint32_t *missing)
+/* With the names of those who failed the round. */
+static void refuse_failed(kvs_shard *shard, kvs_op *op)
 {
-    op->missing_count = count;
-    memcpy(op->missing, missing,
-           (count < KVS_OP_MISSING_MAX ? count : KVS_OP_MISSING_MAX) * sizeof missing[0]);
+    const kvs_round *round = &op->part->round;
+    op->missing_count = round->culprit_count;
+    memcpy(op->missing, round->culprits, sizeof op->missing);
     kvs_round_answer(shard, op, KVS_ROUND_FAILED);
 }
 
@@ -85,6 +86,7 @@ static void reset_round(kvs_shard *shard, kvs_part *part)
     round->next_rank = 0;
     round->terms = 0;
     round->failed = false;
+    round->culprit_count = 0;
     memset(round->arrived, 0, (shard->schedule.num_workers + 63) / 64 * sizeof round->arrived[0]);
 }
 
@@ -261,7 +263,9 @@ static void push_alone(kvs_shard *shard, kvs_op *op)
     kvs_source source = source_of(op);
     kvs_status status = KVS_OPTIMIZER_NOT_SET;
     kvs_batch_touch(&shard->batch, part);
-    if (part->binding != NULL || shard->store->kind == KVS_LOCAL) {
+    if (atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
+        status = KVS_FENCED; /* it still counts, as a push that has failed */
+    } else if (part->binding != NULL || shard->store->kind == KVS_LOCAL) {
         status = prepare(shard, part, part->binding == NULL);
     }
     if (status == KVS_OK && part->binding != NULL) {
@@ -324,23 +328,28 @@ static void add_term(kvs_shard *shard, kvs_part *part, kvs_op *op, bool closes, 
     kvs_op_append(&part->summed, op);
 }
 
+/* From now on, whoever comes back. */
+static void name_culprits(kvs_shard *shard, kvs_round *round)
+{
+    round->culprit_count =
+        kvs_schedule_culprits(&shard->schedule, round, round->culprits, KVS_CULPRITS_MAX);
+    atomic_fetch_add_explicit(&shard->rounds_failed, 1, memory_order_relaxed);
+}
+
 /* Refuses what the open round holds and whatever still comes to it. */
 static void fail_round(kvs_shard *shard, kvs_part *part, kvs_status status, uint64_t now_ns)
 {
-    uint32_t missing[KVS_OP_MISSING_MAX];
-    uint32_t count =
-        kvs_schedule_culprits(&shard->schedule, &part->round, missing, KVS_OP_MISSING_MAX);
+    name_culprits(shard, &part->round);
     kvs_op_list *lists[] = {&part->summed, &part->held};
     for (int i = 0; i < 2; i++) {
         for (kvs_op *op; (op = kvs_op_shift(lists[i])) != NULL;) {
             if (status == KVS_ROUND_FAILED) {
-                refuse_missing(shard, op, count, missing);
+                refuse_failed(shard, op);
             } else {
                 kvs_round_answer(shard, op, status);
             }
         }
     }
-    atomic_fetch_add_explicit(&shard->rounds_failed, 1, memory_order_relaxed);
     unlist_round(shard, part);
     part->round.failed = true;
     part->round.terms = 0;
@@ -428,13 +437,10 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
         if (round->opened_ns == 0) {
             open_round(shard, part, now_ns);
             round->failed = true;
-            atomic_fetch_add_explicit(&shard->rounds_failed, 1, memory_order_relaxed);
+            name_culprits(shard, round);
         }
-        uint32_t missing[KVS_OP_MISSING_MAX];
         kvs_round_mark(round, op->rank);
-        uint32_t count =
-            kvs_schedule_culprits(&shard->schedule, round, missing, KVS_OP_MISSING_MAX);
-        refuse_missing(shard, op, count, missing);
+        refuse_failed(shard, op);
         if (!kvs_schedule_ended(&shard->schedule, round)) {
             return false;
         }
@@ -483,6 +489,13 @@ static void feed(kvs_shard *shard, kvs_part *part, kvs_op_list queue, bool ended
 
 void kvs_round_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
 {
+    if (op->kind == KVS_OP_TORN) {
+        atomic_fetch_add_explicit(&shard->torn, 1, memory_order_relaxed);
+        kvs_batch_touch(&shard->batch, op->part);
+        advance(shard, op->part);
+        kvs_round_answer(shard, op, KVS_OK);
+        return;
+    }
     atomic_fetch_add_explicit(&shard->parts_pushed, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&shard->bytes_pushed, op->payload.bytes, memory_order_relaxed);
     if (shard->store->kind != KVS_SYNC) {

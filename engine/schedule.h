@@ -24,6 +24,9 @@ typedef struct kvs_schedule {
     const uint8_t *ranks;  /* kvs_rank_state of each */
 } kvs_schedule;
 
+/* So many of those who failed a round are named. */
+#define KVS_CULPRITS_MAX 8u
+
 /* The open round of a part. */
 typedef struct kvs_round {
     uint64_t opened_ns;  /* when the first contribution arrived; 0: nothing has arrived */
@@ -31,6 +34,8 @@ typedef struct kvs_round {
     uint32_t terms;      /* summed so far */
     bool failed;         /* every contribution to it is refused, until each rank has had its turn:
                             so a rank's n-th push meets the others' n-th, whatever has failed */
+    uint32_t culprit_count; /* of a failed one: they may have come back by now */
+    uint32_t culprits[KVS_CULPRITS_MAX];
     uint64_t *arrived;   /* a bit a rank: summed or held */
 } kvs_round;
 

@@ -70,6 +70,7 @@ void kvs_session_unref(kvs_session *session)
         session->slabs = next;
     }
     kvs_window_deinit(&session->window);
+    kvs_tally_deinit(&session->tally);
     kvs_store *store = session->store;
     free(session);
     kvs_store_unref(store);
@@ -116,7 +117,9 @@ kvs_op *kvs_session_make_op(kvs_session *session, kvs_channel *channel, kvs_op_k
     op->rank = session->rank;
     op->kind = kind;
     op->channel = channel;
-    channel->table->take(channel);
+    if (channel != NULL) {
+        channel->table->take(channel);
+    }
     if (session->ops_live++ == 0) {
         (void)kvs_session_take(session); /* one reference for all of its ops */
     }
@@ -125,7 +128,9 @@ kvs_op *kvs_session_make_op(kvs_session *session, kvs_channel *channel, kvs_op_k
 
 void kvs_session_free_op(kvs_session *session, kvs_op *op)
 {
-    op->channel->table->unref(op->channel);
+    if (op->channel != NULL) {
+        op->channel->table->unref(op->channel);
+    }
     op->next = session->free_ops;
     session->free_ops = op;
     if (--session->ops_live == 0) {
@@ -219,6 +224,22 @@ static void run_resume(kvs_task *task, uint64_t now_ns)
     kvs_session_send_chains(session, now_ns);
 }
 
+/* Tells the shards of the parts that an unfinished push has not reached: their versions follow
+ * those of the parts that it has. */
+static void count_torn(kvs_session *session)
+{
+    kvs_part *part;
+    while ((part = kvs_tally_take_torn(&session->tally)) != NULL) {
+        kvs_op *op = kvs_session_make_op(session, NULL, KVS_OP_TORN);
+        if (op == NULL) {
+            return; /* no memory: a cut of this key ends at its deadline */
+        }
+        op->part = part;
+        op->key = part->key;
+        kvs_session_chain(session, op);
+    }
+}
+
 /* Refuses what waits at the door; what is with the shards is answered by them. */
 static void run_end(kvs_task *task, uint64_t now_ns)
 {
@@ -236,8 +257,11 @@ static void run_end(kvs_task *task, uint64_t now_ns)
         op->charge = 0;
         kvs_session_use_frame(op->frame, now_ns);
         op->frame = NULL;
+        kvs_tally_remove(&session->tally, op->part);
         kvs_session_take_answer(&op->task, now_ns);
     }
+    count_torn(session);
+    kvs_session_send_chains(session, now_ns);
 }
 
 void kvs_session_mark_dirty(kvs_session *session, kvs_channel *channel)
@@ -374,6 +398,10 @@ void kvs_session_take_answer(kvs_task *task, uint64_t now_ns)
     kvs_session *session = op->session;
     if (op->kind == KVS_OP_PULL) {
         kvs_pull_take_answer(session, op, now_ns);
+        return;
+    }
+    if (op->kind == KVS_OP_TORN) {
+        kvs_session_free_op(session, op);
         return;
     }
     uint64_t through = session->window.through;

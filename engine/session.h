@@ -11,6 +11,7 @@
 #define KVS_ENGINE_SESSION_H
 
 #include "engine/op.h"
+#include "engine/tally.h"
 
 #define KVS_SESSION_ACKS 512u
 
@@ -52,6 +53,7 @@ struct kvs_session {
     _Atomic uint64_t resume_low;
 
     kvs_window window;
+    kvs_tally tally;             /* asynchronous stores */
     kvs_op_list deferred;        /* wait at the door for `after` */
     uint32_t snapshots_deferred; /* how many of them are snapshots, which wait for its end */
     kvs_op *free_ops;
@@ -84,7 +86,8 @@ void kvs_session_post_end(kvs_session *session, uint64_t now_ns);
 /* Any thread: the client has all answers below `low`. */
 void kvs_session_post_resume(kvs_session *session, uint64_t low, uint64_t now_ns);
 
-/* A new op, or NULL when there are too many or no memory. Keeps a reference to the channel. */
+/* A new op, or NULL when there are too many or no memory. Keeps a reference to the channel, which
+ * may be NULL. */
 kvs_op *kvs_session_make_op(kvs_session *session, kvs_channel *channel, kvs_op_kind kind);
 void kvs_session_free_op(kvs_session *session, kvs_op *op);
 

@@ -72,7 +72,8 @@ static void refuse_or_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
         kvs_round_answer(shard, op, KVS_STORE_DELETED);
     } else if (shard->batch.failed != KVS_OK) {
         kvs_round_answer(shard, op, shard->batch.failed);
-    } else if (atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
+    } else if (shard->store->kind == KVS_SYNC &&
+               atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
         /* Its rank may be gone already, or another session's: nobody would take it out again. */
         kvs_round_answer(shard, op, KVS_FENCED);
     } else if (shard->frozen > 0) {
@@ -87,7 +88,7 @@ void kvs_shard_take_op(kvs_task *task, uint64_t now_ns)
     kvs_op *op = (kvs_op *)task;
     kvs_shard *shard = op->part->shard;
     shard->now_ns = now_ns;
-    if (op->kind == KVS_OP_PUSH) {
+    if (op->kind == KVS_OP_PUSH || op->kind == KVS_OP_TORN) {
         refuse_or_push(shard, op, now_ns);
     } else if (shard->closing) {
         kvs_round_answer(shard, op, KVS_STORE_DELETED);

@@ -45,6 +45,7 @@ struct kvs_shard {
 
     _Atomic uint64_t parts_pushed, bytes_pushed, parts_pulled, bytes_pulled;
     _Atomic uint64_t rounds_closed, rounds_failed, held_bytes;
+    _Atomic uint64_t torn; /* parts of pushes that their session's end has cut */
 };
 
 kvs_status kvs_shard_open(kvs_store *store, uint32_t index, kvs_shard **out) KVS_MUST_CHECK;

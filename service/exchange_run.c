@@ -366,7 +366,8 @@ static kvs_status run_page(kvs_exchange *exchange)
         text = kvs_page_metrics(world, &bytes);
         return reply_text(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", text, bytes);
     case KVS_REPLY_OPENAPI:
-        return reply_text(exchange, 200, "application/yaml", kvs_page_openapi(&bytes), bytes);
+        text = kvs_page_openapi(&bytes);
+        return reply_text(exchange, 200, "application/yaml", text, bytes);
     default:
         text = kvs_page_index(world, &bytes);
         return reply_text(exchange, 200, "text/plain; charset=utf-8", text, bytes);

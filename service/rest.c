@@ -141,8 +141,8 @@ static enum MHD_Result count_header(void *context, enum MHD_ValueKind kind, cons
     counts->hosts += strcasecmp(name, "Host") == 0;
     if (strcasecmp(name, "Content-Length") == 0) {
         /* What is not a number counts as two: libmicrohttpd would take "-1" for no body. */
-        bool number = value != NULL && value[0] != '\0' &&
-                      strspn(value, "0123456789") == strlen(value);
+        bool number =
+            value != NULL && value[0] != '\0' && strspn(value, "0123456789") == strlen(value);
         counts->lengths += number ? 1 : 2;
     }
     counts->encodings += strcasecmp(name, "Transfer-Encoding") == 0;

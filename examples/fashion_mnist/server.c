@@ -47,7 +47,7 @@ static void run_server(const char *program, const char *type, unsigned workers, 
     (void)snprintf(count, sizeof count, "%u", workers);
     execlp(program, program, "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
            "--address-file", file, "--store-type", type, "--num-workers", count, "--log-level",
-           "warn", (char *)NULL);
+           "warn", "--drain-delay", "0s", (char *)NULL);
     (void)fprintf(stderr,
                   "fashion_mnist: cannot start %s: %s. Build it, or name it by --server.\n",
                   program, strerror(errno));

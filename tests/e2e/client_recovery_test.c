@@ -83,8 +83,10 @@ typedef struct test_tensor {
 
 static test_tensor make_tensor(const char *name, uint64_t elements)
 {
-    test_tensor made = {{.name = name}, elements, malloc(elements * sizeof(float)),
-                   calloc(elements, sizeof(float))};
+    test_tensor made = {{.name = name},
+                        elements,
+                        malloc(elements * sizeof(float)),
+                        calloc(elements, sizeof(float))};
     for (uint64_t i = 0; i < elements; i++) {
         made.in[i] = 0;
     }

@@ -551,9 +551,12 @@ void sim_clients_explain(sim *world, char *out, size_t bytes)
         if (used < bytes && client->life == SIM_RUNNING && client->low <= client->op_count) {
             const sim_op *op = &client->ops[client->low - 1];
             used += (size_t)snprintf(
-                out + used, bytes - used, ", %llu of %zu (%s of %s part %u) is %s",
+                out + used, bytes - used, ", %llu of %zu (%s of %s part %u after %llu) is %s",
                 (unsigned long long)op->sequence, client->op_count,
-                op->kind == SIM_OP_PULL ? "pull" : "push", sim_key_name(op->key), op->part,
+                op->snapshot                ? "snapshot"
+                : op->kind == SIM_OP_PULL   ? "pull"
+                                            : "push",
+                sim_key_name(op->key), op->part, (unsigned long long)op->after,
                 op->state == SIM_QUEUED ? "not sent" : "not answered");
         }
         used += used < bytes ? (size_t)snprintf(out + used, bytes - used, "; ") : 0;

@@ -42,7 +42,14 @@ typedef struct kv_store kv_store;
 typedef struct kv_handle kv_handle; /* something asked for and not yet waited for */
 
 typedef enum kv_dtype {
-    KV_F32 = 1, KV_F64 = 2, KV_F16 = 3, KV_BF16 = 4, KV_U8 = 5, KV_I8 = 6, KV_I32 = 7, KV_I64 = 8
+    KV_F32 = 1,
+    KV_F64 = 2,
+    KV_F16 = 3,
+    KV_BF16 = 4,
+    KV_U8 = 5,
+    KV_I8 = 6,
+    KV_I32 = 7,
+    KV_I64 = 8
 } kv_dtype;
 
 /* Borrowed numbers. rank 0 is a scalar. */
@@ -62,12 +69,12 @@ typedef struct kv_key {
 #define KV_FOREVER UINT64_MAX
 
 typedef struct kv_options {
-    const char *store;       /* NULL: "default" */
-    const char *worker;      /* a name for people; NULL: host and process */
-    int64_t rank;            /* wanted; -1: any */
+    const char *store;           /* NULL: "default" */
+    const char *worker;          /* a name for people; NULL: host and process */
+    int64_t rank;                /* wanted; -1: any */
     uint64_t connect_timeout_ms; /* 0: 30 s: how long create tries to reach the server */
     uint64_t request_timeout_ms; /* 0: 120 s: how long one request may take, reconnects included */
-    uint64_t credit_bytes;   /* 0: the server's; less makes this worker use less */
+    uint64_t credit_bytes;       /* 0: the server's; less makes this worker use less */
 } kv_options;
 
 /* Fills the defaults. */
@@ -105,8 +112,7 @@ KV_API kv_status kv_push(kv_store *kv, const kv_key *keys, const kv_array *value
                          kv_handle **handle);
 /* Each key's value is written to all of its outs. A pull sees this store's earlier pushes. */
 KV_API kv_status kv_pull(kv_store *kv, const kv_key *keys, const kv_array *outs,
-                         const size_t *out_counts, size_t count, int priority,
-                         kv_handle **handle);
+                         const size_t *out_counts, size_t count, int priority, kv_handle **handle);
 /* Push, then pull of the value after the push's round. outs NULL: written to the values. */
 KV_API kv_status kv_pushpull(kv_store *kv, const kv_key *keys, const kv_array *values,
                              const size_t *value_counts, const kv_array *outs,

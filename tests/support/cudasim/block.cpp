@@ -11,9 +11,11 @@ uint3 blockIdx;
 dim3 blockDim;
 dim3 gridDim;
 
-namespace cudasim {
+namespace cudasim
+{
 
-namespace {
+namespace
+{
 
 const unsigned char FRESH = 0xff; /* shared memory starts as NaN */
 
@@ -29,9 +31,8 @@ std::vector<std::unique_ptr<fiber>> &idle_fibers()
 block *block::current = nullptr;
 
 block::block(const cudaLaunchConfig_t &config, const kernel_call &call, dim3 at, size_t number)
-    : size_(config.blockDim), at_(at),
-      first_thread_(number * size_.x * size_.y * size_.z), on_(*config.stream), call_(call),
-      shared_(new unsigned char[config.dynamicSmemBytes]),
+    : size_(config.blockDim), at_(at), first_thread_(number * size_.x * size_.y * size_.z),
+      on_(*config.stream), call_(call), shared_(new unsigned char[config.dynamicSmemBytes]),
       threads_(static_cast<size_t>(size_.x) * size_.y * size_.z),
       warps_((threads_.size() + WARP_LANES - 1) / WARP_LANES)
 {
@@ -132,7 +133,10 @@ void block::run()
     current = nullptr;
 }
 
-void block::join() { tsan_acquire(&end_sync_); }
+void block::join()
+{
+    tsan_acquire(&end_sync_);
+}
 
 void block::barrier()
 {

@@ -18,7 +18,8 @@
 #include <memory>
 #include <vector>
 
-namespace cudasim {
+namespace cudasim
+{
 
 const unsigned WARP_LANES = 32;
 
@@ -50,8 +51,14 @@ class block
     /* From within a thread of the block. */
     void barrier();
     void exchange(unsigned mask, uint64_t value, uint64_t shown[WARP_LANES]);
-    void *shared() { return shared_.get(); }
-    unsigned lane() const { return running_ % WARP_LANES; }
+    void *shared()
+    {
+        return shared_.get();
+    }
+    unsigned lane() const
+    {
+        return running_ % WARP_LANES;
+    }
 
     static block *current;
 

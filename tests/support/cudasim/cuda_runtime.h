@@ -55,7 +55,8 @@ enum cudaMemcpyKind {
 
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
 
-namespace cudasim {
+namespace cudasim
+{
 class stream;
 struct event;
 
@@ -74,7 +75,10 @@ template <typename... Parameters> class kernel_with : public kernel_call
         : kernel_(kernel), arguments_(std::move(arguments))
     {
     }
-    void run() const override { std::apply(kernel_, arguments_); }
+    void run() const override
+    {
+        std::apply(kernel_, arguments_);
+    }
 
   private:
     void (*kernel_)(Parameters...);
@@ -110,7 +114,8 @@ struct cudaLaunchConfig_t {
     unsigned numAttrs;
 };
 
-namespace cudasim {
+namespace cudasim
+{
 cudaError_t launch(const cudaLaunchConfig_t &config, std::unique_ptr<kernel_call> call);
 cudaError_t function_attributes(cudaFuncAttributes *out);
 } // namespace cudasim
@@ -148,10 +153,9 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(Parameters...),
                                Arguments &&...arguments)
 {
-    return cudasim::launch(*config,
-                           std::make_unique<cudasim::kernel_with<Parameters...>>(
-                               kernel, std::tuple<Parameters...>(
-                                           std::forward<Arguments>(arguments)...)));
+    return cudasim::launch(
+        *config, std::make_unique<cudasim::kernel_with<Parameters...>>(
+                     kernel, std::tuple<Parameters...>(std::forward<Arguments>(arguments)...)));
 }
 
 /* What a kernel sees. Set before a thread goes on. */
@@ -160,7 +164,10 @@ extern uint3 blockIdx;
 extern dim3 blockDim;
 extern dim3 gridDim;
 
-inline void __syncthreads() { cudasim::barrier(); }
+inline void __syncthreads()
+{
+    cudasim::barrier();
+}
 
 inline void __syncwarp(unsigned mask = 0xffffffffu)
 {
@@ -168,7 +175,8 @@ inline void __syncwarp(unsigned mask = 0xffffffffu)
     (void)cudasim::warp_exchange(mask, 0, shown);
 }
 
-namespace cudasim {
+namespace cudasim
+{
 /* The value of the lane that `pick` names, or the own one where it names none of the warp. */
 template <typename Value, typename Pick> Value shuffle(unsigned mask, Value value, Pick pick)
 {

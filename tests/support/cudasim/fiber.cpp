@@ -4,9 +4,11 @@
 
 #include <cstdint>
 
-namespace cudasim {
+namespace cudasim
+{
 
-namespace {
+namespace
+{
 
 const size_t STACK_BYTES = 128 * 1024;
 /* The frames of a fiber that has ended lie here and stay poisoned if nobody clears them. */
@@ -14,7 +16,9 @@ const size_t FIRST_FRAMES_BYTES = 4 * 1024;
 
 } // namespace
 
-fiber::fiber() : stack_(new char[STACK_BYTES]), here_(), resumer_() {}
+fiber::fiber() : stack_(new char[STACK_BYTES]), here_(), resumer_()
+{
+}
 
 void fiber::start(void (*body)(void *), void *context, tsan_fiber *as)
 {
@@ -67,7 +71,10 @@ void fiber::leave(bool for_good)
 #endif
 }
 
-void fiber::yield() { leave(false); }
+void fiber::yield()
+{
+    leave(false);
+}
 
 bool fiber::resume()
 {

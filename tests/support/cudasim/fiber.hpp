@@ -12,7 +12,8 @@
 #include <memory>
 #include <ucontext.h>
 
-namespace cudasim {
+namespace cudasim
+{
 
 class fiber
 {

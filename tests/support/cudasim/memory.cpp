@@ -6,9 +6,11 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace cudasim {
+namespace cudasim
+{
 
-namespace {
+namespace
+{
 
 const size_t ALIGNMENT = 256; /* what cudaMalloc promises */
 const size_t GUARD_BYTES = 256;

@@ -13,22 +13,25 @@
 #include <cstdint>
 #include <map>
 
-namespace cudasim {
+namespace cudasim
+{
 
 enum class kind { device, pinned };
 
 class memory
 {
   public:
-    explicit memory(kind of) : kind_(of) {}
+    explicit memory(kind of) : kind_(of)
+    {
+    }
 
     void *alloc(size_t bytes);
     bool free(void *data); /* false: no such allocation */
     bool holds(const void *data, size_t bytes) const;
     size_t bytes() const;
 
-    void open();                      /* before work runs on the device */
-    void close();                     /* after it: poisons again */
+    void open();                        /* before work runs on the device */
+    void close();                       /* after it: poisons again */
     void check(const char *when) const; /* that no guard was written */
 
     void (*seen)(const unsigned char *data, size_t bytes) = nullptr; /* before memory is freed */
@@ -45,10 +48,16 @@ memory &pinned_memory();
 class device_access
 {
   public:
-    device_access() { device_memory().open(); }
+    device_access()
+    {
+        device_memory().open();
+    }
     device_access(const device_access &) = delete;
     device_access &operator=(const device_access &) = delete;
-    ~device_access() { device_memory().close(); }
+    ~device_access()
+    {
+        device_memory().close();
+    }
 };
 
 } // namespace cudasim

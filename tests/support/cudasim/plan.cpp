@@ -5,7 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace cudasim {
+namespace cudasim
+{
 
 plan::plan()
 {

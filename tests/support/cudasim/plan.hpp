@@ -10,7 +10,8 @@
 #include <string>
 #include <utility>
 
-namespace cudasim {
+namespace cudasim
+{
 
 enum class lateness { at_once, sometimes, last_moment };
 
@@ -23,17 +24,29 @@ class plan
 
     /* A number below `bound` (0 when that is 0); the same every time for the same seed. */
     unsigned draw(size_t bound);
-    lateness late() const { return late_; }
+    lateness late() const
+    {
+        return late_;
+    }
 
     /* Counts a call by its name; true when this one is to fail. */
     bool count(const char *call);
-    bool dropped(const char *call) const { return dropped_ == call; }
+    bool dropped(const char *call) const
+    {
+        return dropped_ == call;
+    }
     bool wait_dropped(int waiter, int recorder) const;
     unsigned calls(const char *call) const;
 
     void fail(const char *call, unsigned nth);
-    void drop(const char *call) { dropped_ = call != nullptr ? call : ""; }
-    void drop_wait(int waiter, int recorder) { dropped_wait_ = {waiter, recorder}; }
+    void drop(const char *call)
+    {
+        dropped_ = call != nullptr ? call : "";
+    }
+    void drop_wait(int waiter, int recorder)
+    {
+        dropped_wait_ = {waiter, recorder};
+    }
 
     int devices = 1;
 

@@ -13,9 +13,11 @@
 #include <sched.h>
 #include <vector>
 
-namespace cudasim {
+namespace cudasim
+{
 
-namespace {
+namespace
+{
 
 const size_t BLOCK_THREADS_MAX = 1024;
 const size_t SHARED_BYTES_MAX = 48 * 1024; /* without asking for more, on any card */
@@ -56,7 +58,10 @@ class inside
         busy.clear(std::memory_order_release);
     }
 
-    bool settled() const { return settled_; }
+    bool settled() const
+    {
+        return settled_;
+    }
     cudaError_t settle(cudaError_t answer)
     {
         settled_ = true;
@@ -64,7 +69,10 @@ class inside
         last = answer != cudaSuccess ? answer : last;
         return answer;
     }
-    cudaError_t answer() const { return answer_; }
+    cudaError_t answer() const
+    {
+        return answer_;
+    }
 
   private:
     bool settled_ = false;
@@ -103,7 +111,9 @@ class kernel_work : public work
         for (unsigned z = 0; z < grid.z; z++) {
             for (unsigned y = 0; y < grid.y; y++) {
                 for (unsigned x = 0; x < grid.x; x++) {
-                    blocks.push_back(std::make_unique<block>(config_, *call_, dim3(x, y, z), blocks.size()));
+                    size_t number = blocks.size();
+                    blocks.push_back(
+                        std::make_unique<block>(config_, *call_, dim3(x, y, z), number));
                 }
             }
         }
@@ -126,7 +136,9 @@ class kernel_work : public work
 class copy_work : public work
 {
   public:
-    copy_work(void *to, const void *from, size_t bytes) : to_(to), from_(from), bytes_(bytes) {}
+    copy_work(void *to, const void *from, size_t bytes) : to_(to), from_(from), bytes_(bytes)
+    {
+    }
 
     void run() override
     {
@@ -155,7 +167,9 @@ class copy_work : public work
 class fill_work : public work
 {
   public:
-    fill_work(void *to, int value, size_t bytes) : to_(to), value_(value), bytes_(bytes) {}
+    fill_work(void *to, int value, size_t bytes) : to_(to), value_(value), bytes_(bytes)
+    {
+    }
 
     void run() override
     {
@@ -274,7 +288,8 @@ cudaError_t cudaSetDevice(int device)
                                                                  : cudaErrorInvalidValue);
 }
 
-namespace {
+namespace
+{
 
 cudaError_t alloc(const char *name, memory &from, void **out, size_t bytes)
 {
@@ -308,14 +323,20 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     return alloc("cudaMalloc", device_memory(), out, bytes);
 }
 
-cudaError_t cudaFree(void *data) { return give_back("cudaFree", device_memory(), data); }
+cudaError_t cudaFree(void *data)
+{
+    return give_back("cudaFree", device_memory(), data);
+}
 
 cudaError_t cudaMallocHost(void **out, size_t bytes)
 {
     return alloc("cudaMallocHost", pinned_memory(), out, bytes);
 }
 
-cudaError_t cudaFreeHost(void *data) { return give_back("cudaFreeHost", pinned_memory(), data); }
+cudaError_t cudaFreeHost(void *data)
+{
+    return give_back("cudaFreeHost", pinned_memory(), data);
+}
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
 {
@@ -467,19 +488,37 @@ void cudasim_reset(uint64_t seed)
     last = cudaSuccess;
 }
 
-void cudasim_set_devices(int count) { the_plan().devices = count; }
+void cudasim_set_devices(int count)
+{
+    the_plan().devices = count;
+}
 
-void cudasim_fail(const char *call, unsigned nth) { the_plan().fail(call, nth); }
+void cudasim_fail(const char *call, unsigned nth)
+{
+    the_plan().fail(call, nth);
+}
 
-void cudasim_drop(const char *call) { the_plan().drop(call); }
+void cudasim_drop(const char *call)
+{
+    the_plan().drop(call);
+}
 
-void cudasim_drop_wait(int waiter, int recorder) { the_plan().drop_wait(waiter, recorder); }
+void cudasim_drop_wait(int waiter, int recorder)
+{
+    the_plan().drop_wait(waiter, recorder);
+}
 
-unsigned cudasim_calls(const char *call) { return the_plan().calls(call); }
+unsigned cudasim_calls(const char *call)
+{
+    return the_plan().calls(call);
+}
 
 void cudasim_watch_free(void (*seen)(const unsigned char *data, size_t bytes))
 {
     device_memory().seen = seen;
 }
 
-size_t cudasim_bytes(void) { return device_memory().bytes() + pinned_memory().bytes(); }
+size_t cudasim_bytes(void)
+{
+    return device_memory().bytes() + pinned_memory().bytes();
+}

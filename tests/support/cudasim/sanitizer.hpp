@@ -39,9 +39,13 @@ __attribute__((weak)) void __tsan_ignore_thread_begin(void);
 __attribute__((weak)) void __tsan_ignore_thread_end(void);
 }
 
-namespace cudasim {
+namespace cudasim
+{
 
-inline bool tsan_on() { return __tsan_create_fiber != nullptr; }
+inline bool tsan_on()
+{
+    return __tsan_create_fiber != nullptr;
+}
 
 /* Whatever was released at `address` before happens before what follows. */
 inline void tsan_acquire(void *address)

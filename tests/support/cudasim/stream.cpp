@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <utility>
 
-namespace cudasim {
+namespace cudasim
+{
 
 stream::stream(int number) : number_(number)
 {
@@ -91,9 +92,15 @@ void stream::step()
     tsan_.leave();
 }
 
-void stream::joined() { tsan_acquire(&sync_); }
+void stream::joined()
+{
+    tsan_acquire(&sync_);
+}
 
-void stream::abandon() { queue_.clear(); }
+void stream::abandon()
+{
+    queue_.clear();
+}
 
 stream *stream_set::create()
 {

@@ -16,7 +16,8 @@
 #include <memory>
 #include <vector>
 
-namespace cudasim {
+namespace cudasim
+{
 
 /* A copy, a memset or a kernel. */
 class work
@@ -45,12 +46,18 @@ class stream
     void queue_record(const std::shared_ptr<event> &what);
     void queue_wait(const std::shared_ptr<event> &what);
 
-    bool empty() const { return queue_.empty(); }
+    bool empty() const
+    {
+        return queue_.empty();
+    }
     bool can_step() const;
-    void step();     /* runs the work at the head */
-    void joined();   /* the caller has waited until the queue was empty */
-    void abandon();  /* drops what is queued: the device is gone */
-    int number() const { return number_; }
+    void step();    /* runs the work at the head */
+    void joined();  /* the caller has waited until the queue was empty */
+    void abandon(); /* drops what is queued: the device is gone */
+    int number() const
+    {
+        return number_;
+    }
 
     /* What a CUDA thread is to TSan. One for each thread of a launch; the next launch has the same
      * ones, which orders no more than the stream does. (Making them anew takes far longer.) */
@@ -86,7 +93,10 @@ class stream_set
     void drain(stream *which);
     void drain(const event &until, uint64_t turn);
     void poke(); /* after a call: some work may run now, as the seed has it */
-    bool none() const { return all_.empty(); }
+    bool none() const
+    {
+        return all_.empty();
+    }
 
   private:
     bool step_any();

@@ -179,8 +179,7 @@ static void many_small_keys_take_few_launches(void **state)
             for (size_t j = 0; j < KEY_ELEMENTS; j++) {
                 gradient[i][j] = (float)(i * 10 + j + (size_t)seed);
             }
-            assert_int_equal(one.table->alloc(one.backend, sizeof gradient[i], &memory[i]),
-                             KVS_OK);
+            assert_int_equal(one.table->alloc(one.backend, sizeof gradient[i], &memory[i]), KVS_OK);
             spans[i] = (kvs_span){(const uint8_t *)gradient[i], sizeof gradient[i]};
             targets[i] = &memory[i];
             items[i] = (kvs_accumulate_item){

@@ -28,7 +28,8 @@ extern "C" {
 #endif
 #endif
 
-namespace {
+namespace
+{
 
 const unsigned SEEDS = 12;
 const unsigned THREADS = 64;
@@ -115,9 +116,15 @@ __global__ void wait_for_different_things()
     }
 }
 
-__global__ void write_at(float *values, long index) { values[index] = 1; }
+__global__ void write_at(float *values, long index)
+{
+    values[index] = 1;
+}
 
-__global__ void read_at(const float *values, long index, float *out) { *out = values[index]; }
+__global__ void read_at(const float *values, long index, float *out)
+{
+    *out = values[index];
+}
 
 /* Every block writes the same place. */
 __global__ void write_together(float *values)
@@ -165,15 +172,17 @@ struct bench {
     }
     void down(cudaStream_t stream)
     {
-        assert_int_equal(
-            cudaMemcpyAsync(pinned, device, count * 4, cudaMemcpyDeviceToHost, stream),
-            cudaSuccess);
+        assert_int_equal(cudaMemcpyAsync(pinned, device, count * 4, cudaMemcpyDeviceToHost, stream),
+                         cudaSuccess);
     }
     cudaLaunchConfig_t shape(unsigned blocks, unsigned threads, size_t shared = 0) const
     {
         return cudaLaunchConfig_t{dim3(blocks), dim3(threads), shared, one, nullptr, 0};
     }
-    void sync() { assert_int_equal(cudaStreamSynchronize(one), cudaSuccess); }
+    void sync()
+    {
+        assert_int_equal(cudaStreamSynchronize(one), cudaSuccess);
+    }
 };
 
 /* ------------------------------------------------------------------ what a card computes */
@@ -310,8 +319,7 @@ void a_missing_syncthreads_is_caught(void **)
 
 void a_sound_kernel_ends_well(void **)
 {
-    assert_int_equal(
-        bad_seeds([](uint64_t seed) { return launch_warp(seed, wait_together); }), 0);
+    assert_int_equal(bad_seeds([](uint64_t seed) { return launch_warp(seed, wait_together); }), 0);
 }
 
 void a_barrier_that_some_threads_leave_is_caught(void **)

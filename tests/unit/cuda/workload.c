@@ -115,8 +115,8 @@ static kvs_status run_round(const kvs_workload *workload, device_side *side, mod
     return KVS_OK;
 }
 
-static kvs_status run_rounds(const kvs_workload *workload, kvs_backend *backend,
-                             device_side *side, model *by_hand, bool *same)
+static kvs_status run_rounds(const kvs_workload *workload, kvs_backend *backend, device_side *side,
+                             model *by_hand, bool *same)
 {
     const size_t bytes = workload->elements * 4;
     kvs_memory *zeroed[] = {&side->momentum, &side->weight};

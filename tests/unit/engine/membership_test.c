@@ -284,6 +284,25 @@ static void a_newcomer_is_not_left_out_for_what_its_rank_missed(void **state)
     fixture_close(&f);
 }
 
+static void a_failed_round_names_who_failed_it_even_when_that_one_is_back(void **state)
+{
+    fixture f;
+    (void)state;
+    open_with(&f, 3, KVS_POLICY_FAIL);
+    fixture_worker *a = fixture_join(&f, 0);
+    fixture_worker *b = fixture_join(&f, 1);
+    fixture_worker *c = fixture_join(&f, 2);
+    fixture_init(&f, "w", zeros, 4);
+    uint64_t s = fixture_push(a, "w", ones, 4, 0, false);
+    kvs_session_leave(c->session, f.now_ns);
+    assert_non_null(strstr(fixture_answer_of(a, s)->detail, "missing rank 2 "));
+    (void)fixture_join(&f, 2);
+    s = fixture_push(b, "w", ones, 4, 0, false);
+    assert_int_equal(fixture_status(b, s), KVS_ROUND_FAILED);
+    assert_non_null(strstr(fixture_answer_of(b, s)->detail, "missing rank 2 "));
+    fixture_close(&f);
+}
+
 static void a_rank_that_never_came_is_left_out_too(void **state)
 {
     fixture f;
@@ -359,6 +378,7 @@ int main(void)
         cmocka_unit_test(pulls_that_wait_end_with_their_session),
         cmocka_unit_test(the_end_refuses_all_that_waits_at_the_door),
         cmocka_unit_test(a_newcomer_is_not_left_out_for_what_its_rank_missed),
+        cmocka_unit_test(a_failed_round_names_who_failed_it_even_when_that_one_is_back),
         cmocka_unit_test(a_rank_that_never_came_is_left_out_too),
         cmocka_unit_test(a_turn_outlives_the_last_reference),
         cmocka_unit_test(deletion_ends_every_session),

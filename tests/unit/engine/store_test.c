@@ -367,6 +367,36 @@ static void no_round_mixes_two_rules(void **state)
     fixture_close(&f);
 }
 
+static void a_push_cut_by_the_end_of_its_session_counts_for_all_parts(void **state)
+{
+    fixture f;
+    (void)state;
+    fixture_open(&f, &(fixture_options){.type = "dist_async", .num_workers = 2, .part_elements = 4});
+    fixture_worker *a = fixture_join(&f, -1);
+    fixture_worker *b = fixture_join(&f, -1);
+    fixture_init(&f, "w", zeros, 10);
+    fixture_optimizer(&f, "{\"name\": \"test\"}"); /* w += g */
+    fixture_push_at(a, "w", ones, 4, 1, 0, false); /* the first of three parts */
+    kvs_snapshot snapshot;
+    waited wait = {.waiter.done = told};
+    kvs_store_read(f.store, "w", 1, &snapshot, &wait.waiter, f.now_ns);
+    assert_int_equal(wait.calls, 0);
+    kvs_session_leave(a->session, f.now_ns);
+    assert_int_equal(wait.calls, 1);
+    assert_int_equal(wait.status, KVS_OK);
+    assert_int_equal(snapshot.info.version.count, 1);
+    assert_memory_equal(snapshot.data[0], ones, 16);
+    assert_memory_equal(snapshot.data[1], zeros, 16);
+    kvs_snapshot_deinit(&snapshot);
+    uint64_t s = fixture_push(b, "w", ones, 10, 0, false);
+    assert_int_equal(status_of(b, s), KVS_OK);
+    kvs_store_read(f.store, "w", 1, &snapshot, &wait.waiter, f.now_ns);
+    assert_int_equal(wait.calls, 2);
+    assert_int_equal(snapshot.info.version.count, 2);
+    kvs_snapshot_deinit(&snapshot);
+    fixture_close(&f);
+}
+
 static void deletion_answers_everything(void **state)
 {
     fixture f;
@@ -404,6 +434,7 @@ int main(void)
         cmocka_unit_test(a_read_waits_for_the_parts_that_lag),
         cmocka_unit_test(an_assignment_is_one_update_of_every_part),
         cmocka_unit_test(no_round_mixes_two_rules),
+        cmocka_unit_test(a_push_cut_by_the_end_of_its_session_counts_for_all_parts),
         cmocka_unit_test(deletion_answers_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,9 +5,8 @@
 /* An f32 at any address. */
 typedef float loose __attribute__((aligned(1), may_alias));
 
-__attribute__((always_inline)) static inline void add_body(float *restrict target,
-                                                           const uint8_t *restrict source,
-                                                           size_t elements)
+__attribute__((always_inline)) static inline void
+add_body(float *restrict target, const uint8_t *restrict source, size_t elements)
 {
     const loose *terms = (const loose *)source;
     for (size_t i = 0; i < elements; i++) {
@@ -27,9 +26,8 @@ __attribute__((target("avx2"))) static void add_avx2(float *target, const uint8_
     add_body(target, source, elements);
 }
 
-__attribute__((target("avx512f,avx512vl"))) static void add_avx512(float *target,
-                                                                   const uint8_t *source,
-                                                                   size_t elements)
+__attribute__((target("avx512f,avx512vl"))) static void
+add_avx512(float *target, const uint8_t *source, size_t elements)
 {
     add_body(target, source, elements);
 }

@@ -14,8 +14,13 @@
 /* Echoes in flight: fewer starve the stream, more gain nothing. */
 #define ECHO_WINDOW 4u
 
-typedef enum event_kind { EVENT_OPENED = 1, EVENT_SENT, EVENT_RECEIVED, EVENT_CLOSED,
-                          EVENT_ENDED } event_kind;
+typedef enum event_kind {
+    EVENT_OPENED = 1,
+    EVENT_SENT,
+    EVENT_RECEIVED,
+    EVENT_CLOSED,
+    EVENT_ENDED
+} event_kind;
 
 typedef struct client {
     grpc_channel *channel;
@@ -105,8 +110,8 @@ static void on_received(transfer *t)
     }
     receive_next(t);
     const bool has_payload = t->kind == KVS_BARE_ECHO || t->kind == KVS_BARE_FETCH;
-    if (kvs_bare_message_read(message, has_payload ? t->owner->value : NULL,
-                              t->owner->tensor_bytes, false, &header)) {
+    if (kvs_bare_message_read(message, has_payload ? t->owner->value : NULL, t->owner->tensor_bytes,
+                              false, &header)) {
         t->received_bytes += header.bytes;
     }
     if (t->kind == KVS_BARE_ADD) {
@@ -155,8 +160,8 @@ static bool run_transfer(transfer *t, kvs_bench_answer *answer)
         send_next(t);
     }
     while (t->in_flight > 0) {
-        const grpc_event happened = grpc_completion_queue_next(
-            owner->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+        const grpc_event happened =
+            grpc_completion_queue_next(owner->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
         t->in_flight--;
         const event_kind kind = (event_kind)(uintptr_t)happened.tag;
         if (kind == EVENT_RECEIVED) {
@@ -170,8 +175,8 @@ static bool run_transfer(transfer *t, kvs_bench_answer *answer)
         }
     }
     answer->end = kvs_bench_clock();
-    const bool good = t->status == GRPC_STATUS_OK &&
-                      (t->kind == KVS_BARE_PING || t->received_bytes == t->total);
+    const bool good =
+        t->status == GRPC_STATUS_OK && (t->kind == KVS_BARE_PING || t->received_bytes == t->total);
     if (!good) {
         (void)snprintf(answer->error, sizeof answer->error,
                        "the bare stream ended with status %d after %llu of %llu bytes",
@@ -212,7 +217,8 @@ static void run_client(void *context, const kvs_bench_order *order, kvs_bench_an
 {
     const kvs_bench_sizes *sizes = &order->sizes;
     const uint64_t small_total = sizes->small_bytes * sizes->small_keys;
-    transfer t = {.owner = context, .kind = KVS_BARE_ADD,
+    transfer t = {.owner = context,
+                  .kind = KVS_BARE_ADD,
                   .total = sizes->tensor_bytes * sizes->repeats,
                   .message_bytes = (uint32_t)sizes->message_bytes};
     switch (order->verb) {
@@ -243,8 +249,8 @@ static void run_client(void *context, const kvs_bench_order *order, kvs_bench_an
         answer->good = run_transfer(&t, answer);
     }
     answer->bytes = t.total;
-    answer->operations = t.total / (order->verb >= KVS_BENCH_SMALL_LIST ? sizes->small_bytes
-                                                                          : sizes->tensor_bytes);
+    answer->operations =
+        t.total / (order->verb >= KVS_BENCH_SMALL_LIST ? sizes->small_bytes : sizes->tensor_bytes);
 }
 
 static void *open_client(const void *argument, char *error, uint32_t error_bytes)

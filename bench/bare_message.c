@@ -17,8 +17,8 @@ grpc_byte_buffer *kvs_bare_message_make(const kvs_bare_header *header, const flo
     slices[0] = grpc_slice_from_copied_buffer((const char *)header, sizeof *header);
     size_t count = 1;
     if (tensor != NULL) {
-        slices[1] = grpc_slice_new_with_user_data((uint8_t *)tensor + header->offset,
-                                                  header->bytes, keep_tensor, NULL);
+        slices[1] = grpc_slice_new_with_user_data((uint8_t *)tensor + header->offset, header->bytes,
+                                                  keep_tensor, NULL);
         count = 2;
     }
     grpc_byte_buffer *message = grpc_raw_byte_buffer_create(slices, count);

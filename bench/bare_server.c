@@ -17,8 +17,15 @@
 #define REPLIES_MAX 128u /* above any window of the client */
 #define CALLS_READY 8u
 
-typedef enum event_kind { EVENT_NEW, EVENT_OPENED, EVENT_CLOSED, EVENT_RECEIVED, EVENT_SENT,
-                          EVENT_ENDED, EVENT_KINDS } event_kind;
+typedef enum event_kind {
+    EVENT_NEW,
+    EVENT_OPENED,
+    EVENT_CLOSED,
+    EVENT_RECEIVED,
+    EVENT_SENT,
+    EVENT_ENDED,
+    EVENT_KINDS
+} event_kind;
 
 struct stream;
 
@@ -188,8 +195,8 @@ static void *serve(void *context)
 {
     server *owner = context;
     for (;;) {
-        const grpc_event happened = grpc_completion_queue_next(
-            owner->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+        const grpc_event happened =
+            grpc_completion_queue_next(owner->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
         if (happened.type == GRPC_QUEUE_SHUTDOWN) {
             return NULL;
         }

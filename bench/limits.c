@@ -14,8 +14,7 @@
 
 float *kvs_bench_tensor(uint64_t bytes, float value)
 {
-    void *memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
         return NULL;
     }
@@ -135,7 +134,8 @@ static bool write_whole(int socket, const uint8_t *data, uint64_t bytes)
     return true;
 }
 
-/* The child: says that it is ready, waits for a byte, sends the tensor `repeats` times, then its processor time. */
+/* The child: says that it is ready, waits for a byte, sends the tensor `repeats` times, then its
+ * processor time. */
 static bool send_tensor(const kvs_bench_sizes *sizes, int socket)
 {
     uint8_t go = 0;

@@ -23,8 +23,16 @@ static const char usage[] =
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong use.\n";
 
-enum { OPTION_QUICK = 256, OPTION_RAW, OPTION_JSON, OPTION_ROUNDS, OPTION_MIB, OPTION_REPEATS,
-       OPTION_SERVER, OPTION_HELP };
+enum {
+    OPTION_QUICK = 256,
+    OPTION_RAW,
+    OPTION_JSON,
+    OPTION_ROUNDS,
+    OPTION_MIB,
+    OPTION_REPEATS,
+    OPTION_SERVER,
+    OPTION_HELP
+};
 
 static const struct option options[] = {
     {"quick", no_argument, NULL, OPTION_QUICK},
@@ -113,10 +121,14 @@ static bool read_option(command_line *line, int option)
 int main(int count, char **words)
 {
     static kvs_bench_results results;
-    command_line line = {.plan = {.rounds = 5, .verbose = true,
-                                  .sizes = {.tensor_bytes = 64u << 20, .message_bytes = 1u << 20,
-                                            .small_keys = 1024, .small_bytes = 4096,
-                                            .repeats = 16, .small_repeats = 32,
+    command_line line = {.plan = {.rounds = 5,
+                                  .verbose = true,
+                                  .sizes = {.tensor_bytes = 64u << 20,
+                                            .message_bytes = 1u << 20,
+                                            .small_keys = 1024,
+                                            .small_bytes = 4096,
+                                            .repeats = 16,
+                                            .small_repeats = 32,
                                             .alone_operations = 2000}}};
     find_server(&line);
     for (int option; (option = getopt_long(count, words, "", options, NULL)) != -1;) {

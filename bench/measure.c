@@ -5,6 +5,7 @@
 #include "bench/ours.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define WORKERS_MAX 2u
@@ -29,9 +30,13 @@ static const kvs_bench_row rows[] = {
     {.name = "pull", .workers = 2, .verb = KVS_BENCH_PULL},
     {.name = "pushpull", .workers = 2, .verb = KVS_BENCH_PUSHPULL},
     {.name = "push, keys in one list", .workers = 1, .small = true, .verb = KVS_BENCH_SMALL_LIST},
-    {.name = "push, a call for each key", .workers = 1, .small = true,
+    {.name = "push, a call for each key",
+     .workers = 1,
+     .small = true,
      .verb = KVS_BENCH_SMALL_QUEUED},
-    {.name = "push, each key waited for", .workers = 1, .small = true,
+    {.name = "push, each key waited for",
+     .workers = 1,
+     .small = true,
      .verb = KVS_BENCH_SMALL_ALONE},
 };
 _Static_assert(sizeof rows / sizeof rows[0] <= KVS_BENCH_ROWS_MAX, "every row has its place");
@@ -112,8 +117,8 @@ static bool stop_stage(stage *s)
 
 /* ------------------------------------------------------------------ one measurement */
 
-static void add_sample(kvs_bench_series *series, double rate, double client_cpu,
-                       double server_cpu, double median_us)
+static void add_sample(kvs_bench_series *series, double rate, double client_cpu, double server_cpu,
+                       double median_us)
 {
     const uint32_t i = series->count++;
     series->rate[i] = rate;
@@ -180,8 +185,7 @@ static bool measure_row(stage *s, kvs_bench_row *row)
                            row->small, &row->bare) &&
            (s->plan->server == NULL ||
             measure_parties(s->workers[row->workers - 1], row->workers,
-                            s->servers[row->workers - 1].process, &order, row->small,
-                            &row->ours));
+                            s->servers[row->workers - 1].process, &order, row->small, &row->ours));
 }
 
 /* Round 0 warms up and is forgotten. */
@@ -213,6 +217,7 @@ bool kvs_bench_measure(const kvs_bench_plan *plan, kvs_bench_results *out)
     memset(out, 0, sizeof *out);
     out->rows_count = sizeof rows / sizeof rows[0];
     memcpy(out->rows, rows, sizeof rows);
+    (void)getloadavg(&out->load, 1);
     const bool good = start_stage(&s) && measure_rounds(&s, out);
     return stop_stage(&s) && good;
 }

@@ -40,6 +40,7 @@ typedef struct kvs_bench_plan {
 } kvs_bench_plan;
 
 typedef struct kvs_bench_results {
+    double load; /* of the machine before anything was measured: tasks of the last minute */
     uint32_t rows_count;
     kvs_bench_row rows[KVS_BENCH_ROWS_MAX];
 } kvs_bench_results;

@@ -63,8 +63,8 @@ static bool make_keys(worker *w, char *error, uint32_t error_bytes)
     for (uint32_t i = 0; i < w->small_keys; i++) {
         (void)snprintf(names[i], sizeof names[i], "small%u", i);
         w->keys[i] = (kv_key){.name = names[i]};
-        w->gradients[i] = (kv_array){w->gradient + i * w->small_elements, KV_F32, 1,
-                                     &w->small_elements};
+        w->gradients[i] =
+            (kv_array){w->gradient + i * w->small_elements, KV_F32, 1, &w->small_elements};
     }
     kv_status status = kv_init(w->kv, &w->tensor_key, &w->tensor_value, 1);
     if (status == 0) {
@@ -106,8 +106,8 @@ static kv_status start_tensor(worker *w, kvs_bench_verb verb)
     case KVS_BENCH_PULL:
         return kv_pull(w->kv, &w->tensor_key, &w->tensor_value, NULL, 1, 0, NULL);
     default:
-        return kv_pushpull(w->kv, &w->tensor_key, &w->tensor_gradient, NULL, &w->tensor_value,
-                           NULL, 1, 0, KV_BORROW, NULL);
+        return kv_pushpull(w->kv, &w->tensor_key, &w->tensor_gradient, NULL, &w->tensor_value, NULL,
+                           1, 0, KV_BORROW, NULL);
     }
 }
 

@@ -110,8 +110,6 @@ void kvs_bench_party_stop(kvs_bench_party *party)
     if (party->process > 0) {
         /* Not by close alone: later parties were forked with a copy of this socket. */
         (void)shutdown(party->socket, SHUT_RDWR);
-        /* Processes forked since then hold this end as well: closing it would tell nobody. */
-        (void)shutdown(party->socket, SHUT_RDWR);
         (void)close(party->socket);
         (void)waitpid(party->process, NULL, 0);
         party->process = 0;

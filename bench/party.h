@@ -14,7 +14,7 @@
 #include <sys/types.h>
 
 typedef enum kvs_bench_verb {
-    KVS_BENCH_PUSH,         /* the tensor, `repeats` times */
+    KVS_BENCH_PUSH, /* the tensor, `repeats` times */
     KVS_BENCH_PULL,
     KVS_BENCH_PUSHPULL,
     KVS_BENCH_SMALL_LIST,   /* all small keys in one call */
@@ -27,8 +27,8 @@ typedef struct kvs_bench_sizes {
     uint64_t tensor_bytes;
     uint64_t message_bytes; /* of the bare stream */
     uint32_t small_keys;
-    uint64_t small_bytes; /* of each */
-    uint32_t repeats;     /* of the tensor, in one measurement */
+    uint64_t small_bytes;   /* of each */
+    uint32_t repeats;       /* of the tensor, in one measurement */
     uint32_t small_repeats; /* of all small keys */
     uint32_t alone_operations;
 } kvs_bench_sizes;
@@ -61,8 +61,7 @@ typedef struct kvs_bench_party {
 } kvs_bench_party;
 
 /* Returns at once; `open` runs in the process, and its success is the first answer. */
-bool kvs_bench_party_start(const kvs_bench_role *role, const void *argument,
-                           kvs_bench_party *out);
+bool kvs_bench_party_start(const kvs_bench_role *role, const void *argument, kvs_bench_party *out);
 bool kvs_bench_party_ready(kvs_bench_party *party);
 bool kvs_bench_party_order(kvs_bench_party *party, const kvs_bench_order *order);
 bool kvs_bench_party_answer(kvs_bench_party *party, kvs_bench_answer *out);

@@ -12,6 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Above it somebody else was at work: an idle machine shows less for minutes on end. */
+#define BUSY_LOAD_OF_A_CORE 0.35
+
 /* The machine, in words. */
 typedef struct machine {
     char processor[128];
@@ -40,8 +43,8 @@ static summary summarise(const double *values, uint32_t count)
     }
     memcpy(sorted, values, count * sizeof *sorted);
     qsort(sorted, count, sizeof *sorted, compare_numbers);
-    const double median = count % 2 == 1 ? sorted[count / 2]
-                                         : 0.5 * (sorted[count / 2 - 1] + sorted[count / 2]);
+    const double median =
+        count % 2 == 1 ? sorted[count / 2] : 0.5 * (sorted[count / 2 - 1] + sorted[count / 2]);
     return (summary){median, sorted[0], sorted[count - 1]};
 }
 
@@ -94,8 +97,10 @@ static void print_series(const kvs_bench_series *series)
 {
     const summary rate = summarise(series->rate, series->count);
     (void)printf("  %8.2f [%.2f-%.2f]%*s %5.2f/%-5.2f", rate.median, rate.low, rate.high,
-                 rate.high >= 100 ? 0 : rate.high >= 10 ? 2 : 4, "",
-                 summarise(series->client_cpu, series->count).median,
+                 rate.high >= 100  ? 0
+                 : rate.high >= 10 ? 2
+                                   : 4,
+                 "", summarise(series->client_cpu, series->count).median,
                  summarise(series->server_cpu, series->count).median);
 }
 
@@ -138,15 +143,18 @@ void kvs_bench_print(const kvs_bench_plan *plan, const kvs_bench_results *result
     machine m;
     const kvs_bench_sizes *sizes = &plan->sizes;
     describe(&m);
-    (void)printf("machine   %s, %ld cores, %s, TCP %s\n"
+    (void)printf("machine   %s, %ld cores, %s, TCP %s, load %.1f before\n"
                  "build     %s, %s, gRPC core %s\n"
                  "date      %s\n"
                  "sizes     tensor %" PRIu64 " MiB x %u, messages of %" PRIu64 " KiB, %u keys of "
                  "%" PRIu64 " KiB x %u; %u rounds, interleaved\n",
-                 m.processor, m.cores, m.kernel, m.congestion, KVS_BENCH_COMMIT, KVS_BENCH_BUILD,
-                 grpc_version_string(), m.date, sizes->tensor_bytes >> 20, sizes->repeats,
-                 sizes->message_bytes >> 10, sizes->small_keys, sizes->small_bytes >> 10,
-                 sizes->small_repeats, plan->rounds);
+                 m.processor, m.cores, m.kernel, m.congestion, results->load, KVS_BENCH_COMMIT,
+                 KVS_BENCH_BUILD, grpc_version_string(), m.date, sizes->tensor_bytes >> 20,
+                 sizes->repeats, sizes->message_bytes >> 10, sizes->small_keys,
+                 sizes->small_bytes >> 10, sizes->small_repeats, plan->rounds);
+    if (results->load > BUSY_LOAD_OF_A_CORE * (double)m.cores) {
+        (void)printf("note      the machine was busy with something else: compare no numbers\n");
+    }
     print_head("limits of the machine", "GB/s, CPU in s for a GB", false);
     for (uint32_t i = 0; i < results->rows_count; i++) {
         const kvs_bench_row *row = &results->rows[i];
@@ -169,10 +177,10 @@ static json_t *series_json(const kvs_bench_series *series)
 {
     const summary rate = summarise(series->rate, series->count);
     const double each = summarise(series->median_us, series->count).median;
-    json_t *out = json_pack("{s:f, s:f, s:f, s:f, s:f}", "median", rate.median, "lowest", rate.low,
-                            "highest", rate.high, "client_cpu",
-                            summarise(series->client_cpu, series->count).median, "server_cpu",
-                            summarise(series->server_cpu, series->count).median);
+    json_t *out =
+        json_pack("{s:f, s:f, s:f, s:f, s:f}", "median", rate.median, "lowest", rate.low, "highest",
+                  rate.high, "client_cpu", summarise(series->client_cpu, series->count).median,
+                  "server_cpu", summarise(series->server_cpu, series->count).median);
     if (each > 0) {
         (void)json_object_set_new(out, "median_us", json_real(each));
     }
@@ -206,13 +214,13 @@ void kvs_bench_print_json(const kvs_bench_plan *plan, const kvs_bench_results *r
         (void)json_array_append_new(list, row_json(&results->rows[i], plan->server != NULL));
     }
     json_t *out = json_pack(
-        "{s:{s:s, s:I, s:s, s:s}, s:{s:s, s:s, s:s}, s:s, s:{s:I, s:I, s:I, s:I}, s:I, s:o}",
+        "{s:{s:s, s:I, s:s, s:s, s:f}, s:{s:s, s:s, s:s}, s:s, s:{s:I, s:I, s:I, s:I}, s:I, s:o}",
         "machine", "processor", m.processor, "cores", (json_int_t)m.cores, "kernel", m.kernel,
-        "tcp_congestion", m.congestion, "build", "commit", KVS_BENCH_COMMIT, "type",
-        KVS_BENCH_BUILD, "grpc_core", grpc_version_string(), "date", m.date, "sizes",
+        "tcp_congestion", m.congestion, "load", results->load, "build", "commit", KVS_BENCH_COMMIT,
+        "type", KVS_BENCH_BUILD, "grpc_core", grpc_version_string(), "date", m.date, "sizes",
         "tensor_bytes", (json_int_t)sizes->tensor_bytes, "repeats", (json_int_t)sizes->repeats,
-        "small_keys", (json_int_t)sizes->small_keys, "small_bytes",
-        (json_int_t)sizes->small_bytes, "rounds", (json_int_t)plan->rounds, "cases", list);
+        "small_keys", (json_int_t)sizes->small_keys, "small_bytes", (json_int_t)sizes->small_bytes,
+        "rounds", (json_int_t)plan->rounds, "cases", list);
     if (out != NULL) {
         (void)json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
         (void)fputc('\n', stdout);

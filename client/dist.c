@@ -227,6 +227,7 @@ static void set_options(kvs_dist *dist, const kv_options *options)
         .credit_bytes = KVS_CREDIT_BYTES_DEFAULT,
         .inflight_parts = KVS_INFLIGHT_PARTS_MIN,
         .lease_ns = KVS_LEASE_NS,
+        .barrier_ns = KVS_BARRIER_DEADLINE_NS,
     };
     if (options->credit_bytes != 0) {
         dist->limits.credit_bytes = options->credit_bytes;

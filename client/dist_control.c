@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The server answers this much before the call is cut, to say who is missing: so it is cut later.
- */
-#define WORDS_NS (100 * KVS_MS)
+/* How much longer than its caller a barrier's call lives, so that the server still knows it while
+ * it is asked who is missing. */
+#define BARRIER_EXTRA_NS (3 * KVS_SECOND)
 
 /* ------------------------------------------------------------------ one message each way */
 
@@ -76,10 +76,9 @@ void kvs_unary_deinit(kvs_unary *unary)
     unary->reply = NULL;
 }
 
-/* Calls and waits; again when the way breaks and the call may be repeated. The caller deinits. */
-static kvs_status call_and_wait(kvs_dist *dist, const char *method, const ProtobufCMessage *request,
-                                uint64_t until_ns, kvs_repeat repeat, kvs_unary *unary,
-                                kvs_problem *problem)
+kvs_status kvs_dist_call(kvs_dist *dist, const char *method, const ProtobufCMessage *request,
+                         uint64_t until_ns, kvs_repeat repeat, kvs_unary *unary,
+                         kvs_problem *problem)
 {
     kvs_dist_lock(dist);
     kvs_status status;
@@ -124,7 +123,7 @@ kvs_status kvs_dist_set_optimizer(kv_store *kv, const char *json, kvs_problem *p
     request.store = dist->store;
     request.optimizer = &optimizer;
     kvs_unary unary = {0};
-    kvs_status status = call_and_wait(dist, "/kvstored.v1.Admin/SetOptimizer", &request.base,
+    kvs_status status = kvs_dist_call(dist, "/kvstored.v1.Admin/SetOptimizer", &request.base,
                                       kvs_clock_now_ns() + dist->request_timeout_ns, KVS_REPEATABLE,
                                       &unary, problem);
     kvs_unary_deinit(&unary);
@@ -137,7 +136,7 @@ kvs_status kvs_dist_get_optimizer(kv_store *kv, char **json, kvs_problem *proble
     Kvstored__V1__GetOptimizerRequest request = KVSTORED__V1__GET_OPTIMIZER_REQUEST__INIT;
     request.store = dist->store;
     kvs_unary unary = {0};
-    kvs_status status = call_and_wait(dist, "/kvstored.v1.Admin/GetOptimizer", &request.base,
+    kvs_status status = kvs_dist_call(dist, "/kvstored.v1.Admin/GetOptimizer", &request.base,
                                       kvs_clock_now_ns() + dist->request_timeout_ns, KVS_REPEATABLE,
                                       &unary, problem);
     if (status == KVS_OK) {
@@ -157,15 +156,42 @@ kvs_status kvs_dist_get_optimizer(kv_store *kv, char **json, kvs_problem *proble
 
 /* ------------------------------------------------------------------ barrier, command */
 
+/* Waits for a barrier's call until `until_ns`, then asks who is missing and lets go. */
+static kvs_status wait_barrier(kvs_dist *dist, kvs_unary *unary, uint64_t until_ns,
+                               kvs_problem *problem)
+{
+    kvs_problem words = {.status = KVS_OK};
+    kvs_dist_lock(dist);
+    while (!unary->finished && kvs_dist_wait(dist, until_ns)) {
+    }
+    if (!unary->finished) {
+        kvs_dist_unlock(dist);
+        (void)kvs_problem_set(&words, KVS_DEADLINE, "not all ranks have come");
+        kvs_dist_name_barrier(dist, &words);
+        kvs_dist_lock(dist);
+    }
+    if (unary->call != NULL) {
+        kvs_peer_cancel(unary->call);
+    }
+    while (!unary->finished) {
+        (void)kvs_dist_wait(dist, UINT64_MAX);
+    }
+    bool late = unary->problem.status != KVS_OK && words.status != KVS_OK;
+    *problem = late ? words : unary->problem;
+    kvs_dist_unlock(dist);
+    return problem->status;
+}
+
 kvs_status kvs_dist_barrier(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem)
 {
     kvs_dist *dist = (kvs_dist *)kv;
     uint8_t session[KVS_SESSION_BYTES];
-    uint64_t timeout_ns = KVS_BARRIER_DEADLINE_NS;
-    if (timeout_ms != 0 && timeout_ms < timeout_ns / KVS_MS) {
-        timeout_ns = timeout_ms * KVS_MS;
-    }
-    uint64_t until = kvs_clock_now_ns() + timeout_ns;
+    kvs_dist_lock(dist);
+    uint64_t longest_ms = dist->limits.barrier_ns / KVS_MS;
+    kvs_dist_unlock(dist);
+    /* The store's own deadline is the server's to tell. */
+    uint64_t until =
+        kvs_dist_until(timeout_ms != 0 && timeout_ms < longest_ms ? timeout_ms : longest_ms + 1000);
     Kvstored__V1__BarrierRequest request = KVSTORED__V1__BARRIER_REQUEST__INIT;
     KVS_TRY(copy_session(dist, until, session, &request.epoch, problem));
     request.store = dist->store;
@@ -173,8 +199,11 @@ kvs_status kvs_dist_barrier(kv_store *kv, uint64_t timeout_ms, kvs_problem *prob
     request.session.len = KVS_SESSION_BYTES;
     kvs_unary unary = {0};
     /* Once: it may have ended for all, and entering again would wait for the next one. */
-    kvs_status status = call_and_wait(dist, "/kvstored.v1.KVStore/Barrier", &request.base,
-                                      until + WORDS_NS, KVS_ONCE, &unary, problem);
+    kvs_dist_lock(dist);
+    kvs_unary_start(&unary, dist, "/kvstored.v1.KVStore/Barrier", &request.base,
+                    until + BARRIER_EXTRA_NS);
+    kvs_dist_unlock(dist);
+    kvs_status status = wait_barrier(dist, &unary, until, problem);
     kvs_unary_deinit(&unary);
     return status;
 }
@@ -192,7 +221,7 @@ kvs_status kvs_dist_send_command(kv_store *kv, int head, const char *body, kvs_p
     request.head = head;
     request.body = (char *)(uintptr_t)body;
     kvs_unary unary = {0};
-    kvs_status status = call_and_wait(dist, "/kvstored.v1.KVStore/SendCommand", &request.base,
+    kvs_status status = kvs_dist_call(dist, "/kvstored.v1.KVStore/SendCommand", &request.base,
                                       until, KVS_ONCE, &unary, problem);
     kvs_unary_deinit(&unary);
     return status;

@@ -8,6 +8,8 @@
 
 /* Where sums and copies begin: what the CPU backend asks for. */
 #define ALIGN_BYTES ((size_t)64)
+/* A wait that is over asks the server who is missing only if it was no mere look. */
+#define ASK_FROM_MS 500
 
 /* ------------------------------------------------------------------ the end of a request */
 
@@ -479,6 +481,16 @@ kvs_status kvs_dist_transfer(kv_store *kv, const kvs_transfer *transfer, kv_hand
 
 /* ------------------------------------------------------------------ waiting */
 
+/* Without the mutex. */
+static kvs_status finish_wait(kvs_dist *dist, kvs_status status, uint64_t timeout_ms,
+                              kvs_problem *problem)
+{
+    if (status == KVS_DEADLINE && timeout_ms >= ASK_FROM_MS) {
+        kvs_dist_name_round(dist, problem);
+    }
+    return status;
+}
+
 kvs_status kvs_dist_wait_handle(kv_store *kv, kv_handle *handle, uint64_t timeout_ms,
                                 kvs_problem *problem)
 {
@@ -490,7 +502,7 @@ kvs_status kvs_dist_wait_handle(kv_store *kv, kv_handle *handle, uint64_t timeou
         if (!kvs_dist_wait(dist, until) && !handle->done) {
             describe_wait(dist, request, problem);
             kvs_dist_unlock(dist);
-            return KVS_DEADLINE;
+            return finish_wait(dist, KVS_DEADLINE, timeout_ms, problem);
         }
     }
     kvs_status status = handle->problem.status;
@@ -498,7 +510,7 @@ kvs_status kvs_dist_wait_handle(kv_store *kv, kv_handle *handle, uint64_t timeou
     request->kept = false;
     free_if_over(request);
     kvs_dist_unlock(dist);
-    return status;
+    return finish_wait(dist, status, timeout_ms, problem);
 }
 
 static bool is_open_before(const kvs_dist *dist, uint64_t number)
@@ -516,12 +528,12 @@ kvs_status kvs_dist_wait_all(kv_store *kv, uint64_t timeout_ms, kvs_problem *pro
         if (!kvs_dist_wait(dist, until) && is_open_before(dist, end)) {
             describe_wait(dist, dist->open.first, problem);
             kvs_dist_unlock(dist);
-            return KVS_DEADLINE;
+            return finish_wait(dist, KVS_DEADLINE, timeout_ms, problem);
         }
     }
     kvs_status status = dist->failure.status;
     *problem = dist->failure;
     dist->failure = (kvs_problem){0};
     kvs_dist_unlock(dist);
-    return status;
+    return finish_wait(dist, status, timeout_ms, problem);
 }

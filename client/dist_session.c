@@ -23,6 +23,9 @@ void kvs_dist_set_limits(kvs_dist *dist, const Kvstored__V1__Limits *limits)
     own->frame_payload_bytes =
         limits->frame_payload_bytes != 0 ? limits->frame_payload_bytes : own->frame_payload_bytes;
     own->lease_ns = limits->lease_ms != 0 ? limits->lease_ms * KVS_MS : own->lease_ns;
+    if (limits->barrier_deadline_ms != 0) {
+        own->barrier_ns = limits->barrier_deadline_ms * KVS_MS;
+    }
     if (limits->inflight_parts > own->inflight_parts &&
         kvs_flight_reserve(&dist->flight, limits->inflight_parts) == KVS_OK) {
         own->inflight_parts = limits->inflight_parts;

@@ -12,6 +12,7 @@
  *   dist_receive.c  acks, credit, refusals, values
  *   dist_session.c  register, heartbeat, reconnect, the end of a session
  *   dist_control.c  unary calls: optimizer, barrier, command
+ *   dist_words.c    who is missing when a deadline has passed
  *   dist_init.c     init
  *
  * Threads: everything here is under dist->mutex unless it says otherwise. Requests fail and items
@@ -135,6 +136,7 @@ typedef struct kvs_dist_limits {
     uint64_t credit_bytes;
     uint64_t inflight_parts;
     uint64_t lease_ns;
+    uint64_t barrier_ns;
 } kvs_dist_limits;
 
 struct kvs_dist {
@@ -291,13 +293,24 @@ struct ProtobufCMessage;
 void kvs_unary_start(kvs_unary *unary, kvs_dist *dist, const char *method,
                      const struct ProtobufCMessage *request, uint64_t deadline_ns);
 void kvs_unary_deinit(kvs_unary *unary);
-/* How often a call may be made again when the way to the server breaks. */
+/* How often a call may be made when the way to the server breaks. */
 typedef enum kvs_repeat { KVS_ONCE, KVS_REPEATABLE } kvs_repeat;
+/* Calls and waits, without the mutex. The caller deinits. */
+kvs_status kvs_dist_call(kvs_dist *dist, const char *method, const struct ProtobufCMessage *request,
+                         uint64_t until_ns, kvs_repeat repeat, kvs_unary *unary,
+                         kvs_problem *problem);
 
 kvs_status kvs_dist_set_optimizer(kv_store *kv, const char *json, kvs_problem *problem);
 kvs_status kvs_dist_get_optimizer(kv_store *kv, char **json, kvs_problem *problem);
 kvs_status kvs_dist_barrier(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem);
 kvs_status kvs_dist_send_command(kv_store *kv, int head, const char *body, kvs_problem *problem);
+
+/* ------------------------------------------------------------------ dist_words.c */
+
+/* Without the mutex; may ask the server for up to a second. Adds to the words of a KVS_DEADLINE, if
+ * the server knows more: the ranks that the oldest round, or the barrier, waits for. */
+void kvs_dist_name_round(kvs_dist *dist, kvs_problem *problem);
+void kvs_dist_name_barrier(kvs_dist *dist, kvs_problem *problem);
 
 /* ------------------------------------------------------------------ dist_init.c */
 

@@ -197,13 +197,8 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
             refuse_key(session, parent, op->status);
         }
     }
-    if (op->value == NULL || channel->closed || parent->status != KVS_OK) {
-        channel->ahead_bytes -= cost_of(op->part); /* nothing of it will be sent */
-    }
+    channel->ahead_bytes -= cost_of(op->part); /* what is given counts by its bytes */
     if (parent->status == KVS_OK) {
-        if (!channel->closed) { /* from here on it counts by its bytes */
-            channel->ahead_bytes -= cost_of(op->part) - kvs_part_bytes(op->part);
-        }
         kvs_session_give_value(session, op);
     } else {
         kvs_buffer_unref(op->value);

@@ -388,6 +388,7 @@ void kvs_session_give_value(kvs_session *session, kvs_op *op)
         .data = op->value->memory.host,
         .buffer = op->value};
     op->value = NULL;
+    channel->ahead_bytes += value.header.payload_bytes; /* until it has left */
     channel->table->value(channel, &value);
     kvs_session_mark_dirty(session, channel);
 }

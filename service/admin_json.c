@@ -1,8 +1,6 @@
 /* Requests read and replies written by the methods of the admin plane. */
 #include "service/admin_methods.h"
 
-#include "base/log.h"
-
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

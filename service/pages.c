@@ -1,6 +1,5 @@
 #include "service/pages.h"
 
-#include "base/log.h"
 #include "service/openapi_text.h"
 
 #include <dirent.h>

@@ -202,6 +202,16 @@ static void slot_clear(kvs_slot *slot)
 static void call_free(kvs_call *call)
 {
     kvs_rpc *rpc = call->rpc;
+    pthread_mutex_lock(&rpc->lock); /* first: whoever goes through the list locks each call */
+    if (call->previous != NULL) {
+        call->previous->next = call->next;
+    } else {
+        rpc->calls = call->next;
+    }
+    if (call->next != NULL) {
+        call->next->previous = call->previous;
+    }
+    pthread_mutex_unlock(&rpc->lock);
     if (call->method->deinit != NULL) {
         call->method->deinit(call);
     }
@@ -217,16 +227,6 @@ static void call_free(kvs_call *call)
     }
     grpc_call_unref(call->core);
     pthread_mutex_destroy(&call->lock);
-    pthread_mutex_lock(&rpc->lock);
-    if (call->previous != NULL) {
-        call->previous->next = call->next;
-    } else {
-        rpc->calls = call->next;
-    }
-    if (call->next != NULL) {
-        call->next->previous = call->previous;
-    }
-    pthread_mutex_unlock(&rpc->lock);
     free(call);
 }
 

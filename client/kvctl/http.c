@@ -1,6 +1,7 @@
 #include "client/kvctl/http.h"
 
 #include <curl/curl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -164,6 +165,17 @@ static const char *problem_text(const json_t *problem, const char *name)
     return json_is_string(value) ? json_string_value(value) : "";
 }
 
+/* A detail ends with the advice of its row, which is printed on a line of its own. */
+static int detail_bytes(const char *detail, const char *advice)
+{
+    const size_t bytes = strlen(detail);
+    const size_t tail = strlen(advice);
+    if (tail > 0 && bytes > tail + 1 && strcmp(detail + bytes - tail, advice) == 0) {
+        return (int)(bytes - tail - 1);
+    }
+    return INT_MAX;
+}
+
 static kvs_exit print_problem(const exchange *x)
 {
     json_t *problem = NULL;
@@ -179,8 +191,9 @@ static kvs_exit print_problem(const exchange *x)
     }
     const kvs_status_row *row = kvs_status_find(kvs_status_parse(reason));
     const char *detail = problem_text(problem, "detail");
-    const kvs_exit code = kvs_ctl_fail(KVS_EXIT_REFUSED, row->advice, "%s: %s", reason,
-                                       *detail != '\0' ? detail : row->title);
+    const kvs_exit code =
+        kvs_ctl_fail(KVS_EXIT_REFUSED, row->advice, "%s: %.*s", reason,
+                     detail_bytes(detail, row->advice), *detail != '\0' ? detail : row->title);
     json_decref(problem);
     return code;
 }

@@ -13,7 +13,7 @@ static void print_shape(const json_t *shape, char *out, size_t out_bytes)
     size_t used = 0;
     const json_t *size = NULL;
     (void)snprintf(out, out_bytes, "scalar");
-    json_array_foreach(shape, index, size) {
+    json_array_foreach (shape, index, size) {
         const char *text = json_is_string(size) ? json_string_value(size) : NULL;
         int length = 0;
         if (text != NULL) {
@@ -66,7 +66,7 @@ kvs_exit kvs_ctl_keys(const kvs_ctl *ctl, int count, char **words)
         size_t index = 0;
         const json_t *key = NULL;
         kvs_table_init(&table, head, sizeof head / sizeof head[0]);
-        json_array_foreach(all, index, key) {
+        json_array_foreach (all, index, key) {
             add_key(&table, key);
         }
         kvs_table_print(&table);
@@ -96,7 +96,7 @@ kvs_exit kvs_ctl_worker_ls(const kvs_ctl *ctl, int count, char **words)
 {
     (void)count;
     (void)words;
-    static const char *const head[] = {">RANK",      "NAME",    "STATE",   "SESSION",
+    static const char *const head[] = {">RANK",      "NAME",   "STATE",   "SESSION",
                                        ">LAST SEEN", ">PARTS", ">PUSHED", ">IN FLIGHT"};
     char path[KVS_HTTP_PATH_BYTES];
     json_t *reply = NULL;
@@ -116,7 +116,7 @@ kvs_exit kvs_ctl_worker_ls(const kvs_ctl *ctl, int count, char **words)
         size_t index = 0;
         const json_t *worker = NULL;
         kvs_table_init(&table, head, sizeof head / sizeof head[0]);
-        json_array_foreach(workers, index, worker) {
+        json_array_foreach (workers, index, worker) {
             add_worker(&table, worker);
         }
         kvs_table_print(&table);

@@ -62,8 +62,16 @@ static const command commands[] = {
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
 enum {
-    OPTION_ENDPOINT = 256, OPTION_GRPC, OPTION_STORE, OPTION_TIMEOUT, OPTION_FORMAT, OPTION_DTYPE,
-    OPTION_SHAPE, OPTION_IF_MATCH, OPTION_PREFIX, OPTION_RPC
+    OPTION_ENDPOINT = 256,
+    OPTION_GRPC,
+    OPTION_STORE,
+    OPTION_TIMEOUT,
+    OPTION_FORMAT,
+    OPTION_DTYPE,
+    OPTION_SHAPE,
+    OPTION_IF_MATCH,
+    OPTION_PREFIX,
+    OPTION_RPC
 };
 
 static const struct option options[] = {
@@ -145,8 +153,7 @@ static kvs_exit unknown_option(const char *word)
     }
     (void)snprintf(bare, sizeof bare, "%.*s", (int)strcspn(word + strspn(word, "-"), "="),
                    word + strspn(word, "-"));
-    return kvs_ctl_fail(KVS_EXIT_USAGE,
-                        kvs_ctl_suggest(bare, names, OPTIONS, "See kvctl --help."),
+    return kvs_ctl_fail(KVS_EXIT_USAGE, kvs_ctl_suggest(bare, names, OPTIONS, "See kvctl --help."),
                         "the option %s is unknown, or lacks its value", word);
 }
 

@@ -8,50 +8,58 @@
 
 #define OPTIMIZER_BYTES_MAX ((size_t)1 << 20)
 
-/* The object of the contract, whether the reply is it or carries it as text. New reference. */
-static json_t *unwrap(json_t *reply)
+/* A number as its shortest text; everything else as JSON, but texts without quotes. */
+static void add_field(kvs_table *table, const char *field, const json_t *value)
 {
-    const char *text = kvs_field_text(reply, "json");
-    json_t *inner = NULL;
-    if (*text != '\0' &&
-        kvs_json_parse(text, strlen(text), OPTIMIZER_BYTES_MAX, &inner, NULL) == KVS_OK) {
-        return inner;
+    char number[KVS_JSON_NUMBER_BYTES];
+    kvs_table_add(table, field);
+    if (json_is_string(value)) {
+        kvs_table_add(table, json_string_value(value));
+        return;
     }
-    return json_incref(reply);
+    if (json_is_real(value)) {
+        (void)kvs_json_print(json_real_value(value), number);
+        kvs_table_add(table, number);
+        return;
+    }
+    char *text = json_dumps(value, JSON_ENCODE_ANY);
+    kvs_table_add(table, text != NULL ? text : "?");
+    free(text);
 }
 
-static bool is_nothing(const json_t *optimizer)
-{
-    return !json_is_object(optimizer) || *kvs_field_text(optimizer, "name") == '\0';
-}
-
-static kvs_exit print_optimizer(const kvs_ctl *ctl, json_t *reply)
+/* The reply's own text for -o json, so that every number stays as the server wrote it. */
+static kvs_exit print_optimizer(const kvs_ctl *ctl, const kvs_http_reply *reply)
 {
     static const char *const head[] = {"FIELD", "VALUE"};
     kvs_exit code = KVS_EXIT_DONE;
+    kvs_problem problem = {0};
+    json_t *optimizer = NULL;
     const bool json = kvs_ctl_wants_json(ctl, &code);
-    json_t *optimizer = unwrap(reply);
-    if (code == KVS_EXIT_DONE && json) {
-        code = is_nothing(optimizer) ? (puts("null"), code) : kvs_ctl_print_json(optimizer);
-    } else if (code == KVS_EXIT_DONE && is_nothing(optimizer)) {
+    if (code != KVS_EXIT_DONE) {
+        return code;
+    }
+    if (kvs_json_parse(reply->body != NULL ? reply->body : "", reply->body_bytes,
+                       OPTIMIZER_BYTES_MAX, &optimizer, &problem) != KVS_OK) {
+        return kvs_ctl_fail(KVS_EXIT_REFUSED, "Is it a kvstored at --endpoint?",
+                            "the answer is no JSON: %s", problem.detail);
+    }
+    if (json) {
+        (void)printf("%s\n", reply->body);
+    } else if (!json_is_object(optimizer)) {
         (void)puts("none: what is pushed replaces the value");
-    } else if (code == KVS_EXIT_DONE) {
+    } else {
         kvs_table table;
         const char *field = NULL;
         json_t *value = NULL;
         kvs_table_init(&table, head, 2);
-        json_object_foreach(optimizer, field, value) {
-            char *text = json_is_string(value) ? strdup(json_string_value(value))
-                                               : json_dumps(value, JSON_ENCODE_ANY);
-            kvs_table_add(&table, field);
-            kvs_table_add(&table, text != NULL ? text : "?");
-            free(text);
+        json_object_foreach (optimizer, field, value) {
+            add_field(&table, field, value);
         }
         kvs_table_print(&table);
         kvs_table_deinit(&table);
     }
     json_decref(optimizer);
-    return code;
+    return KVS_EXIT_DONE;
 }
 
 kvs_exit kvs_ctl_optimizer_get(const kvs_ctl *ctl, int count, char **words)
@@ -59,15 +67,16 @@ kvs_exit kvs_ctl_optimizer_get(const kvs_ctl *ctl, int count, char **words)
     (void)count;
     (void)words;
     char path[KVS_HTTP_PATH_BYTES];
-    json_t *reply = NULL;
+    kvs_http_reply reply = {0};
+    const kvs_http_request request = {.method = "GET", .path = path};
     kvs_exit code = kvs_http_path(ctl, path, "/optimizer", NULL);
     if (code == KVS_EXIT_DONE) {
-        code = kvs_http_get_json(ctl, path, &reply);
+        code = kvs_http_call(ctl, &request, &reply);
     }
     if (code == KVS_EXIT_DONE) {
-        code = print_optimizer(ctl, reply);
+        code = print_optimizer(ctl, &reply);
     }
-    json_decref(reply);
+    kvs_http_reply_deinit(&reply);
     return code;
 }
 
@@ -156,26 +165,25 @@ kvs_exit kvs_ctl_optimizer_set(const kvs_ctl *ctl, int count, char **words)
 {
     char path[KVS_HTTP_PATH_BYTES];
     json_t *optimizer = NULL;
-    json_t *reply = NULL;
     kvs_http_reply answer = {0};
     kvs_exit code = read_optimizer(count, words, &optimizer);
-    char *text = code == KVS_EXIT_DONE ? json_dumps(optimizer, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    char *text =
+        code == KVS_EXIT_DONE ? json_dumps(optimizer, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
     if (code == KVS_EXIT_DONE) {
         code = kvs_http_path(ctl, path, "/optimizer", NULL);
     }
     if (code == KVS_EXIT_DONE && text != NULL) {
-        const kvs_http_request request = {.method = "PUT", .path = path,
+        const kvs_http_request request = {.method = "PUT",
+                                          .path = path,
                                           .content_type = "application/json",
-                                          .if_match = ctl->if_match, .body = text,
+                                          .if_match = ctl->if_match,
+                                          .body = text,
                                           .body_bytes = strlen(text)};
         code = kvs_http_call(ctl, &request, &answer);
     }
-    if (code == KVS_EXIT_DONE && answer.body_bytes > 0 &&
-        kvs_json_parse(answer.body, answer.body_bytes, OPTIMIZER_BYTES_MAX, &reply, NULL) ==
-            KVS_OK) {
-        code = print_optimizer(ctl, reply);
+    if (code == KVS_EXIT_DONE) {
+        code = print_optimizer(ctl, &answer);
     }
-    json_decref(reply);
     kvs_http_reply_deinit(&answer);
     free(text);
     json_decref(optimizer);

@@ -66,8 +66,10 @@ static bool create_store(selftest *t)
     kvs_http_reply reply = {0};
     (void)snprintf(body, sizeof body,
                    "{\"name\": \"%s\", \"type\": \"dist_sync\", \"num_workers\": 1}", t->store);
-    const kvs_http_request request = {.method = "POST", .path = "/v1/stores",
-                                      .content_type = "application/json", .body = body,
+    const kvs_http_request request = {.method = "POST",
+                                      .path = "/v1/stores",
+                                      .content_type = "application/json",
+                                      .body = body,
                                       .body_bytes = strlen(body)};
     const kvs_exit code = kvs_http_call(t->ctl, &request, &reply);
     kvs_http_reply_deinit(&reply);
@@ -83,8 +85,8 @@ static bool join(selftest *t)
     options.worker = "kvctl selftest";
     options.connect_timeout_ms = (uint64_t)t->ctl->timeout_seconds * 1000;
     options.request_timeout_ms = (uint64_t)t->ctl->timeout_seconds * 1000;
-    const kv_status status = kv_create("dist_sync", t->ctl->grpc_endpoint, &options, &t->kv, error,
-                                       sizeof error);
+    const kv_status status =
+        kv_create("dist_sync", t->ctl->grpc_endpoint, &options, &t->kv, error, sizeof error);
     return tell(t, "a worker registers over gRPC", status == 0, error);
 }
 

@@ -36,7 +36,7 @@ static void print_stores(const json_t *stores)
     size_t index = 0;
     const json_t *store = NULL;
     kvs_table_init(&table, head, sizeof head / sizeof head[0]);
-    json_array_foreach(stores, index, store) {
+    json_array_foreach (stores, index, store) {
         kvs_table_add(&table, kvs_field_text(store, "name"));
         kvs_table_add(&table, kvs_field_text(store, "type"));
         (void)snprintf(cell, sizeof cell, "%" PRIu64 "/%" PRIu64,
@@ -58,7 +58,7 @@ static void print_ranks(const json_t *ranks)
 {
     size_t index = 0;
     const json_t *rank = NULL;
-    json_array_foreach(ranks, index, rank) {
+    json_array_foreach (ranks, index, rank) {
         (void)printf("%s%" JSON_INTEGER_FORMAT, index == 0 ? " " : ", ", json_integer_value(rank));
     }
 }
@@ -72,9 +72,9 @@ static void print_rounds(const kvs_ctl *ctl, const json_t *rounds)
     if (open == 0 || first == NULL) {
         return;
     }
-    (void)printf("%s: %" PRIu64 " open round(s), the oldest %s of key %s; missing ranks:",
-                 ctl->store, open, kvs_text_duration(kvs_field_number(first, "age_ms"), age),
-                 kvs_field_text(first, "key"));
+    (void)printf(
+        "%s: %" PRIu64 " open round(s), the oldest %s of key %s; missing ranks:", ctl->store, open,
+        kvs_text_duration(kvs_field_number(first, "age_ms"), age), kvs_field_text(first, "key"));
     print_ranks(json_object_get(first, "missing_ranks"));
     (void)printf("\n");
 }
@@ -104,8 +104,8 @@ kvs_exit kvs_ctl_status(const kvs_ctl *ctl, int count, char **words)
         code = kvs_http_get_json(ctl, path, &rounds);
     }
     if (code == KVS_EXIT_DONE && json) {
-        json_t *all = json_pack("{s:b, s:O, s:O, s:O}", "ready", ready, "server", version,
-                                "stores", stores, "rounds", rounds);
+        json_t *all = json_pack("{s:b, s:O, s:O, s:O}", "ready", ready, "server", version, "stores",
+                                stores, "rounds", rounds);
         code = kvs_ctl_print_json(all);
         json_decref(all);
     } else if (code == KVS_EXIT_DONE) {

@@ -37,7 +37,7 @@ static kvs_exit read_key(const kvs_ctl *ctl, const char *key, key_info *out)
         return code;
     }
     *out = (key_info){.dtype = kvs_dtype_parse(kvs_field_text(reply, "dtype"))};
-    json_array_foreach(json_object_get(reply, "shape"), index, size) {
+    json_array_foreach (json_object_get(reply, "shape"), index, size) {
         if (out->shape.rank < KVS_DIMENSIONS_MAX) {
             out->shape.size[out->shape.rank++] = json_is_string(size)
                                                      ? strtoull(json_string_value(size), NULL, 10)
@@ -55,14 +55,12 @@ static kvs_exit fetch(const kvs_ctl *ctl, const char *key, const char *format, F
     char path[KVS_HTTP_PATH_BYTES];
     (void)snprintf(rest, sizeof rest, "/keys/{}/value?format=%s", format);
     const kvs_exit code = kvs_http_path(ctl, path, rest, key);
-    const kvs_http_request request = {
-        .method = "GET", .path = path, .accept = "*/*", .sink = sink};
+    const kvs_http_request request = {.method = "GET", .path = path, .accept = "*/*", .sink = sink};
     return code == KVS_EXIT_DONE ? kvs_http_call(ctl, &request, reply) : code;
 }
 
 /* npy or raw bytes to `file`, or to stdout when it is NULL. A failure leaves no file behind. */
-static kvs_exit get_bytes(const kvs_ctl *ctl, const char *key, const char *format,
-                          const char *file)
+static kvs_exit get_bytes(const kvs_ctl *ctl, const char *key, const char *format, const char *file)
 {
     kvs_http_reply reply = {0};
     FILE *sink = file == NULL ? stdout : fopen(file, "wb");
@@ -100,8 +98,8 @@ static void print_json_value(const char *key, const key_info *info, const kvs_ht
     }
     (void)printf("], \"version\": %s, \"values\": [", reply->etag[0] == '"' ? reply->etag : "null");
     for (uint64_t i = 0; i < elements; i++) {
-        kvs_number_print(info->dtype, (const uint8_t *)reply->body + i * kvs_dtype_bytes(info->dtype),
-                         text);
+        kvs_number_print(info->dtype,
+                         (const uint8_t *)reply->body + i * kvs_dtype_bytes(info->dtype), text);
         /* JSON knows neither inf nor nan. */
         const bool finite = strspn(text, "-+.0123456789e") == strlen(text);
         (void)printf("%s%s", i == 0 ? "" : ", ", finite ? text : "null");
@@ -151,9 +149,10 @@ kvs_exit kvs_ctl_get(const kvs_ctl *ctl, int count, char **words)
     const char *file = count > 1 && strcmp(words[1], "-") != 0 ? words[1] : NULL;
     const char *output = ctl->output != NULL ? ctl->output : ctl->format;
     if (output == NULL) {
-        output = file == NULL ? "text" : ends_in(file, ".npy") ? "npy"
-                                     : ends_in(file, ".txt")   ? "text"
-                                                               : "raw";
+        output = file == NULL            ? "text"
+                 : ends_in(file, ".npy") ? "npy"
+                 : ends_in(file, ".txt") ? "text"
+                                         : "raw";
     }
     if (strcmp(output, "npy") == 0 || strcmp(output, "raw") == 0) {
         return get_bytes(ctl, words[0], output, file);
@@ -172,8 +171,8 @@ kvs_exit kvs_ctl_get(const kvs_ctl *ctl, int count, char **words)
 
 /* Where the bytes of a put come from. */
 typedef struct put_source {
-    FILE *file;      /* streamed when numbers is NULL */
-    int64_t bytes;   /* of the file; -1: not known */
+    FILE *file;    /* streamed when numbers is NULL */
+    int64_t bytes; /* of the file; -1: not known */
     uint8_t *numbers;
     uint64_t elements;
     char shape[512]; /* of the query; "" and !has_shape: none */
@@ -244,7 +243,9 @@ static kvs_exit send_value(const kvs_ctl *ctl, const char *key, const char *form
     if (code == KVS_EXIT_DONE) {
         const kvs_dtype dtype = ctl->dtype != NULL ? kvs_dtype_parse(ctl->dtype) : KVS_F32;
         const kvs_http_request request = {
-            .method = "PUT", .path = path, .if_match = ctl->if_match,
+            .method = "PUT",
+            .path = path,
+            .if_match = ctl->if_match,
             .content_type =
                 strcmp(format, "npy") == 0 ? "application/x-npy" : "application/octet-stream",
             .body = source->numbers,

@@ -44,12 +44,13 @@ static void draw_frame(FILE *file, const panel *p)
     for (unsigned i = 0; i <= TICKS; i++) {
         const double y = p->y_low + (p->y_top - p->y_low) * i / TICKS;
         const double x = p->x_top * i / TICKS;
-        (void)fprintf(file,
-                      "<line class=\"g\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                      "<text class=\"t\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.2f</text>"
-                      "<text class=\"t\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.4g</text>\n",
-                      p->left, p->right, place_y(p, y), place_y(p, y), p->left - 6,
-                      place_y(p, y) + 4, y, place_x(p, x), BOTTOM + 18, x);
+        (void)fprintf(
+            file,
+            "<line class=\"g\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>"
+            "<text class=\"t\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.2f</text>"
+            "<text class=\"t\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.4g</text>\n",
+            p->left, p->right, place_y(p, y), place_y(p, y), p->left - 6, place_y(p, y) + 4, y,
+            place_x(p, x), BOTTOM + 18, x);
     }
 }
 

@@ -43,8 +43,8 @@ static bool read_items(gzFile file, uint32_t magic, uint32_t item_bytes, uint32_
     if (*count == 0 || *count > PICTURES_MAX) {
         return false;
     }
-    if (magic == IDX_IMAGES && (uint64_t)big_endian(head + 8) * big_endian(head + 12) !=
-                                   (uint64_t)item_bytes) {
+    if (magic == IDX_IMAGES &&
+        (uint64_t)big_endian(head + 8) * big_endian(head + 12) != (uint64_t)item_bytes) {
         return false;
     }
     *out = malloc((size_t)*count * item_bytes);

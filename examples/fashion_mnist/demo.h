@@ -9,8 +9,8 @@
 #include "examples/fashion_mnist/train.h"
 
 typedef struct fashion_demo {
-    const char *server; /* the program kvstored */
-    const char *output; /* an existing folder for loss.csv and loss.svg */
+    const char *server;  /* the program kvstored */
+    const char *output;  /* an existing folder for loss.csv and loss.svg */
     double accuracy_min; /* less is a failure */
 } fashion_demo;
 

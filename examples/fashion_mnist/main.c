@@ -30,9 +30,23 @@ static const char usage[] =
     "Exit codes: 0 done, 1 failed, 2 wrong use.\n";
 
 enum {
-    OPTION_TYPE = 256, OPTION_ADDRESS, OPTION_RANK, OPTION_WORKERS, OPTION_SERVER, OPTION_EPOCHS,
-    OPTION_BATCH, OPTION_SAMPLES, OPTION_RATE, OPTION_MOMENTUM, OPTION_SEED, OPTION_DATA,
-    OPTION_OUTPUT, OPTION_STORE, OPTION_ACCURACY, OPTION_QUIET, OPTION_HELP
+    OPTION_TYPE = 256,
+    OPTION_ADDRESS,
+    OPTION_RANK,
+    OPTION_WORKERS,
+    OPTION_SERVER,
+    OPTION_EPOCHS,
+    OPTION_BATCH,
+    OPTION_SAMPLES,
+    OPTION_RATE,
+    OPTION_MOMENTUM,
+    OPTION_SEED,
+    OPTION_DATA,
+    OPTION_OUTPUT,
+    OPTION_STORE,
+    OPTION_ACCURACY,
+    OPTION_QUIET,
+    OPTION_HELP
 };
 
 static const struct option options[] = {
@@ -69,8 +83,8 @@ static bool read_count(const char *name, const char *text, long low, long high, 
     char *end = NULL;
     const long value = strtol(text, &end, 10);
     if (end == text || *end != '\0' || value < low || value > high) {
-        (void)fprintf(stderr, "fashion_mnist: --%s must be a whole number from %ld to %ld.\n",
-                      name, low, high);
+        (void)fprintf(stderr, "fashion_mnist: --%s must be a whole number from %ld to %ld.\n", name,
+                      low, high);
         return false;
     }
     *out = value;
@@ -247,9 +261,8 @@ int main(int count, char **words)
     fashion_set test = {0};
     const bool good = fashion_set_load(line.data, "train", &train) &&
                       fashion_set_load(line.data, "t10k", &test) &&
-                      (line.demo_wanted
-                           ? fashion_demo_run(&line.demo, &line.run, &train, &test)
-                           : train_alone(&line, &train, &test));
+                      (line.demo_wanted ? fashion_demo_run(&line.demo, &line.run, &train, &test)
+                                        : train_alone(&line, &train, &test));
     fashion_set_deinit(&train);
     fashion_set_deinit(&test);
     return good ? 0 : 1;

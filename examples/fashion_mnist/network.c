@@ -109,16 +109,26 @@ static void sum_rows(const float *values, size_t rows, size_t columns, float *ou
 /* Fills scratch->hidden and scratch->output (logits). */
 static void forward(const float *weights, fashion_scratch *scratch, size_t rows)
 {
-    multiply(&(product){.a = scratch->input, .row_stride = FASHION_PIXELS, .depth_stride = 1,
-                        .b = weights + W1, .rows = rows, .columns = FASHION_HIDDEN,
-                        .depth = FASHION_PIXELS, .out = scratch->hidden});
+    multiply(&(product){.a = scratch->input,
+                        .row_stride = FASHION_PIXELS,
+                        .depth_stride = 1,
+                        .b = weights + W1,
+                        .rows = rows,
+                        .columns = FASHION_HIDDEN,
+                        .depth = FASHION_PIXELS,
+                        .out = scratch->hidden});
     add_bias(scratch->hidden, weights + B1, rows, FASHION_HIDDEN);
     for (size_t i = 0; i < rows * FASHION_HIDDEN; i++) {
         scratch->hidden[i] = scratch->hidden[i] > 0 ? scratch->hidden[i] : 0;
     }
-    multiply(&(product){.a = scratch->hidden, .row_stride = FASHION_HIDDEN, .depth_stride = 1,
-                        .b = weights + W2, .rows = rows, .columns = FASHION_CLASSES,
-                        .depth = FASHION_HIDDEN, .out = scratch->output});
+    multiply(&(product){.a = scratch->hidden,
+                        .row_stride = FASHION_HIDDEN,
+                        .depth_stride = 1,
+                        .b = weights + W2,
+                        .rows = rows,
+                        .columns = FASHION_CLASSES,
+                        .depth = FASHION_HIDDEN,
+                        .out = scratch->output});
     add_bias(scratch->output, weights + B2, rows, FASHION_CLASSES);
 }
 
@@ -152,24 +162,39 @@ static void load_row(const fashion_set *set, uint32_t row, float *out)
 
 static void backward(const float *weights, fashion_scratch *scratch, size_t rows, float *gradient)
 {
-    multiply(&(product){.a = scratch->hidden, .row_stride = 1, .depth_stride = FASHION_HIDDEN,
-                        .b = scratch->output, .rows = FASHION_HIDDEN, .columns = FASHION_CLASSES,
-                        .depth = rows, .out = gradient + W2});
+    multiply(&(product){.a = scratch->hidden,
+                        .row_stride = 1,
+                        .depth_stride = FASHION_HIDDEN,
+                        .b = scratch->output,
+                        .rows = FASHION_HIDDEN,
+                        .columns = FASHION_CLASSES,
+                        .depth = rows,
+                        .out = gradient + W2});
     sum_rows(scratch->output, rows, FASHION_CLASSES, gradient + B2);
     for (size_t h = 0; h < FASHION_HIDDEN; h++) {
         for (size_t c = 0; c < FASHION_CLASSES; c++) {
             scratch->transposed[c * FASHION_HIDDEN + h] = weights[W2 + h * FASHION_CLASSES + c];
         }
     }
-    multiply(&(product){.a = scratch->output, .row_stride = FASHION_CLASSES, .depth_stride = 1,
-                        .b = scratch->transposed, .rows = rows, .columns = FASHION_HIDDEN,
-                        .depth = FASHION_CLASSES, .out = scratch->back});
+    multiply(&(product){.a = scratch->output,
+                        .row_stride = FASHION_CLASSES,
+                        .depth_stride = 1,
+                        .b = scratch->transposed,
+                        .rows = rows,
+                        .columns = FASHION_HIDDEN,
+                        .depth = FASHION_CLASSES,
+                        .out = scratch->back});
     for (size_t i = 0; i < rows * FASHION_HIDDEN; i++) {
         scratch->back[i] = scratch->hidden[i] > 0 ? scratch->back[i] : 0;
     }
-    multiply(&(product){.a = scratch->input, .row_stride = 1, .depth_stride = FASHION_PIXELS,
-                        .b = scratch->back, .rows = FASHION_PIXELS, .columns = FASHION_HIDDEN,
-                        .depth = rows, .out = gradient + W1});
+    multiply(&(product){.a = scratch->input,
+                        .row_stride = 1,
+                        .depth_stride = FASHION_PIXELS,
+                        .b = scratch->back,
+                        .rows = FASHION_PIXELS,
+                        .columns = FASHION_HIDDEN,
+                        .depth = rows,
+                        .out = gradient + W1});
     sum_rows(scratch->back, rows, FASHION_HIDDEN, gradient + B1);
 }
 

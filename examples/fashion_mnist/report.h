@@ -19,7 +19,7 @@ typedef struct fashion_report {
     uint32_t rank;
     uint32_t steps, epochs; /* room */
     uint32_t steps_done, epochs_done;
-    double seconds; /* of training */
+    double seconds;  /* of training */
     float *loss;     /* steps: mean over the pictures of the step that this process saw */
     float *accuracy; /* epochs: on the test set */
     float *weights;

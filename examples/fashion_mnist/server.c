@@ -48,8 +48,7 @@ static void run_server(const char *program, const char *type, unsigned workers, 
     execlp(program, program, "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
            "--address-file", file, "--store-type", type, "--num-workers", count, "--log-level",
            "warn", "--drain-delay", "0s", (char *)NULL);
-    (void)fprintf(stderr,
-                  "fashion_mnist: cannot start %s: %s. Build it, or name it by --server.\n",
+    (void)fprintf(stderr, "fashion_mnist: cannot start %s: %s. Build it, or name it by --server.\n",
                   program, strerror(errno));
     _exit(127);
 }
@@ -90,8 +89,7 @@ bool fashion_server_start(const char *program, const char *type, unsigned worker
         }
         sleep_briefly();
     }
-    (void)fprintf(stderr, "fashion_mnist: %s was not ready within %d s.\n", program,
-                  START_SECONDS);
+    (void)fprintf(stderr, "fashion_mnist: %s was not ready within %d s.\n", program, START_SECONDS);
     if (server.process > 0) {
         (void)kill(server.process, SIGKILL);
         (void)waitpid(server.process, NULL, 0);

@@ -20,8 +20,8 @@ typedef struct trainer {
     fashion_report *report;
     kv_store *kv;
     fashion_scratch *scratch;
-    uint32_t *order;     /* of the pictures, in this epoch */
-    float *gradients;    /* first_share to end_share, one after another */
+    uint32_t *order;                 /* of the pictures, in this epoch */
+    float *gradients;                /* first_share to end_share, one after another */
     uint32_t first_share, end_share; /* those that this process computes */
     kv_key keys[FASHION_TENSORS];
     kv_array *values; /* of key 0 for every share, then of key 1 ... */
@@ -31,8 +31,14 @@ typedef struct trainer {
 
 void fashion_run_init(fashion_run *run)
 {
-    *run = (fashion_run){.type = "dist_sync", .rank = -1, .shares = 4, .epochs = 12, .batch = 256,
-                         .learning_rate = -1, .momentum = -1, .seed = 1};
+    *run = (fashion_run){.type = "dist_sync",
+                         .rank = -1,
+                         .shares = 4,
+                         .epochs = 12,
+                         .batch = 256,
+                         .learning_rate = -1,
+                         .momentum = -1,
+                         .seed = 1};
 }
 
 static uint32_t pictures(const fashion_run *run, const fashion_set *set)
@@ -48,14 +54,15 @@ uint32_t fashion_run_steps(const fashion_run *run, const fashion_set *train)
 static bool failed(const trainer *t, const char *what, kv_status status)
 {
     (void)fprintf(stderr, "fashion_mnist: rank %u, step %u: %s: %s: %s\n", t->report->rank,
-                  t->report->steps_done + 1, what, kv_status_reason(status),
-                  kv_last_error(t->kv));
+                  t->report->steps_done + 1, what, kv_status_reason(status), kv_last_error(t->kv));
     return false;
 }
 
 static kv_array view(float *start, const fashion_tensor *tensor)
 {
-    return (kv_array){.data = start + tensor->offset, .dtype = KV_F32, .rank = tensor->rank,
+    return (kv_array){.data = start + tensor->offset,
+                      .dtype = KV_F32,
+                      .rank = tensor->rank,
                       .shape = tensor->shape};
 }
 

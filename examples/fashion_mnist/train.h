@@ -21,16 +21,13 @@ typedef struct fashion_run {
     uint32_t shares;     /* of a batch: workers, or devices of a local store */
     uint32_t epochs;
     uint32_t batch;
-    uint32_t samples; /* pictures used; 0: all */
-    double learning_rate; /* negative: what suits the type, here and below */
+    uint32_t samples;     /* pictures used; 0: all */
+    double learning_rate; /* init leaves both negative: not chosen */
     double momentum;
     uint64_t seed;
 } fashion_run;
 
 void fashion_run_init(fashion_run *run);
-
-/* Fills in what suits run->type. */
-void fashion_run_complete(fashion_run *run);
 
 /* Steps of one epoch: what does not fill a batch is left out. */
 uint32_t fashion_run_steps(const fashion_run *run, const fashion_set *train);

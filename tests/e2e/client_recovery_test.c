@@ -447,7 +447,26 @@ static void a_barrier_names_who_is_missing(void **state)
 {
     (void)state;
     test_fixture here = begin(two_workers, 0);
-    refused(here.kv, kv_barrier(here.kv, 1000), "DEADLINE", "1");
+    refused(here.kv, kv_barrier(here.kv, 400), "DEADLINE", "waits for rank 1");
+    end(&here);
+}
+
+static void a_round_that_waits_names_who_is_missing(void **state)
+{
+    (void)state;
+    const char *arguments[] = {"--num-workers", "2", "--policy", "wait", NULL};
+    test_fixture here = begin(arguments, 1200);
+    kv_store *other = join(kvs_test_server_address(here.server), 1, 0);
+    test_tensor w = make_tensor("w", LARGE);
+    init_both(here.kv, other, &w);
+    kv_handle *handle = NULL;
+    ok(here.kv, push_tensor(here.kv, &w, KV_BORROW, &handle));
+    /* The caller's own deadline leaves the handle; the request's ends it. */
+    kv_status early = kv_handle_wait(here.kv, handle, 600);
+    refused(here.kv, early, "DEADLINE", "key w waits for rank 1");
+    refused(here.kv, kv_handle_wait(here.kv, handle, KV_FOREVER), "DEADLINE", "waits for rank 1");
+    (void)kv_close(other);
+    free_tensor(&w);
     end(&here);
 }
 
@@ -494,6 +513,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_dead_rank_is_named),
         cmocka_unit_test(an_idle_worker_keeps_its_lease),
         cmocka_unit_test(a_barrier_names_who_is_missing),
+        cmocka_unit_test(a_round_that_waits_names_who_is_missing),
         cmocka_unit_test(init_of_another_rank_names_what_rank_0_has_not_given),
         cmocka_unit_test(a_worker_that_leaves_frees_its_rank),
     };

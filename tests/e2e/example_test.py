@@ -97,4 +97,4 @@ class ExampleTest(unittest.TestCase):
 if __name__ == "__main__":
     if not DATA.is_dir():
         support.skip("dataset-fashion-mnist is not installed")
-    unittest.main()
+    support.main()

@@ -10,7 +10,12 @@ folder=$(mktemp -d)
 "$KVSTORED" --grpc-address 127.0.0.1:0 --http-address 127.0.0.1:0 \
     --address-file "$folder/address" 2> "$folder/log" &
 server=$!
-trap 'kill "$server" 2> /dev/null || true; wait "$server" 2> /dev/null || true; rm -rf "$folder"' EXIT
+finish() {
+    kill "$server" 2> /dev/null || true
+    wait "$server" 2> /dev/null || true
+    rm -rf "$folder"
+}
+trap finish EXIT
 for _ in $(seq 200); do
     [ -s "$folder/address" ] && break
     sleep 0.05

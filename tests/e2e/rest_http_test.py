@@ -161,8 +161,8 @@ class Http(Case):
             self.assertIn(b" 400 ", answer.split(b"\r\n")[0], framing)
             # libmicrohttpd prints the head of its own refusals twice; no second request is read.
             self.assertEqual(answer.count(b"HTTP/1.1 "), answer.count(b"HTTP/1.1 400 "), framing)
-        self.assertEqual(self.status(b"GET /v1/type HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n"),
-                         400)
+        self.assertEqual(self.status(b"GET /v1/type HTTP/1.1\r\nHost: a\r\n"
+                                     b"Host: localhost\r\n\r\n"), 400)
         self.assertEqual(self.rest.get("/v1/stores/smuggled").status, 404)
 
     def test_garbage_and_giants_get_a_refusal_or_a_closed_door(self):
@@ -239,7 +239,8 @@ class Http(Case):
                 self.assertIn(line.split()[3], ("counter", "gauge"))
                 typed.add(line.split()[2])
             else:
-                self.assertRegex(line, r'^[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+$')
+                self.assertRegex(line, r'^[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? '
+                                       r'[0-9.e+-]+$')
                 self.assertIn(line.split("{")[0].split(" ")[0], typed)
         self.assertEqual(helped, typed)
         self.assertIn("kvstored_connections", typed)

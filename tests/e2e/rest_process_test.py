@@ -26,7 +26,8 @@ class Configuration(Case):
         bad = run("--check-config", "--num-worker", "2")
         self.assertEqual(bad.returncode, 2)
         self.assertIn("did you mean --num-workers?", bad.stderr)
-        self.assertEqual(run("--check-config", environment={"KVSTORED_LEASE": "soon"}).returncode, 2)
+        bad = run("--check-config", environment={"KVSTORED_LEASE": "soon"})
+        self.assertEqual(bad.returncode, 2)
 
     def test_print_config_shows_each_value_and_its_source(self):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -80,6 +81,10 @@ class Configuration(Case):
         out = run("--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
                   environment={"KVSTORED_CPU": "mmx", "KVSTORED_ENGINE": "cpu"})
         self.assertEqual(out.returncode, 2, out.stderr)
+        # Without a card, or without CUDA in the build.
+        out = run("--engine", "cuda", "--grpc-address", "127.0.0.1:0", "--http-address",
+                  "127.0.0.1:0", environment={"CUDA_VISIBLE_DEVICES": ""})
+        self.assertEqual(out.returncode, 6, out.stderr)
 
 
 class Life(Case):
@@ -92,7 +97,8 @@ class Life(Case):
 
     def test_settings_reach_the_default_store(self):
         with Server("--store-type", "dist_async", "--num-workers", "3", "--policy", "wait",
-                    "--lease", "4s", "--round-deadline", "5s", "--barrier-deadline", "6s") as server:
+                    "--lease", "4s", "--round-deadline", "5s", "--barrier-deadline",
+                    "6s") as server:
             store = Rest(server.http).get("/v1/stores/default").json
             self.assertEqual((store["type"], store["num_workers"], store["policy"],
                               store["lease_ms"], store["round_deadline_ms"],

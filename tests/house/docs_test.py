@@ -86,6 +86,13 @@ class Documents(unittest.TestCase):
     def test_every_name_of_the_walk_exists(self):
         self.assertEqual([], missing_names(tree.read("docs/ARCHITECTURE.md")))
 
+    def test_a_function_of_the_walk_is_in_the_file_that_is_named_beside_it(self):
+        pairs = re.findall(r"`(\w+)`\s+\(`([\w/]+\.c)`", tree.read("docs/ARCHITECTURE.md"))
+        self.assertGreater(len(pairs), 5)
+        for name, path in pairs:
+            with self.subTest(name):
+                self.assertRegex(tree.read(path), r"(?m)^[a-z].*\b%s\(" % name)
+
     def test_the_walk_names_every_folder_of_the_server(self):
         text = tree.read("docs/ARCHITECTURE.md")
         for folder in ("base/", "api/", "engine/", "cuda/", "service/", "client/"):

@@ -187,6 +187,10 @@ static bool transmit_one(sim_client *client, uint64_t *next)
          (*next)++) {
         sim_op *op = &client->ops[*next - 1];
         if (!sendable(client, op)) {
+            if (op->state == SIM_QUEUED && client->world->plan.credit_bytes != 0) {
+                *next = UINT64_MAX; /* what overtakes it could take the credit that it needs */
+                break;
+            }
             continue;
         }
         sim_stream_kind its = stream_of(client, op);
@@ -195,7 +199,7 @@ static bool transmit_one(sim_client *client, uint64_t *next)
             break;
         }
         if (its != SIM_PULL && credit + bytes_of(client, op) > credit_limit(client)) {
-            *next = UINT64_MAX; /* pushes that come later must not overtake it for ever */
+            *next = UINT64_MAX;
             break;
         }
         credit += its != SIM_PULL ? bytes_of(client, op) : 0;

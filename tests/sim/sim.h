@@ -287,6 +287,7 @@ struct sim_client {
     uint64_t barriers; /* entered */
     uint64_t polls;    /* plain reads on their way, in parts */
     bool in_barrier, pumping, napping, refused;
+    bool snapshots; /* in this round */
 };
 
 void sim_clients_open(sim *world);

@@ -53,7 +53,10 @@ static void plan_round(sim_client *client)
             add_step(client, SIM_STEP_PULL, key);
         }
     }
-    if (plan->chaos || !plan->ahead || sim_chance(world, 3)) {
+    /* A snapshot waits for the slowest part of its key; a push of it that is cut by the window's
+     * end would wait for the snapshot. */
+    client->snapshots = plan->snapshots && sim_chance(world, 2);
+    if (plan->chaos || !plan->ahead || client->snapshots || sim_chance(world, 3)) {
         add_step(client, SIM_STEP_SYNC, 0);
     }
     if (plan->barriers && client->round % 2 == 0) {
@@ -80,7 +83,7 @@ static void pull_key(sim_client *client, uint32_t key)
     const sim_plan *plan = &client->world->plan;
     sim_op *op = sim_client_add(client, SIM_OP_PULL, key, 0, client->last[key]);
     client->last[key] = op->sequence;
-    op->snapshot = plan->snapshots && sim_chance(client->world, 3);
+    op->snapshot = client->snapshots && sim_chance(client->world, 2);
     if (!plan->chaos && !op->snapshot && !plan->late_optimizer && sim_chance(client->world, 4)) {
         op->min_version = client->own[key][0]; /* its own rounds will bring it there */
     }

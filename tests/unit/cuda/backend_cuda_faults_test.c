@@ -40,7 +40,7 @@ static const kvs_workload large = {.elements = 1001, .rounds = 2, .batches = 3};
 #else
 /* Payloads longer than a slot are cut in two. */
 static const kvs_workload large = {.elements = (1U << 18) + 4099, .rounds = 2, .batches = 3};
-#define SEEDS 20u
+#define SEEDS 10u
 #define FAILURES_STEP 1u
 #endif
 

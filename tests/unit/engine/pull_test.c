@@ -195,6 +195,54 @@ static void a_pull_waits_for_its_place_and_sees_what_came_before(void **state)
     fixture_close(&f);
 }
 
+static void values_of_all_kinds_count_until_they_have_left(void **state)
+{
+    fixture f;
+    (void)state;
+    open_sync(&f, 1);
+    fixture_worker *a = f.workers[0];
+    fixture_init(&f, "w", zeros, 8);
+    a->slow = true;
+    kvs_pull_key pulls[3] = {key_of("w", 1), key_of("w", 2), key_of("w", 3)};
+    pulls[0].snapshot = true;
+    pulls[2].min_version = (kvs_version){7, 1}; /* asked for, and not answered */
+    fixture_pull_keys(a, pulls, 3);
+    a->sequence = 4;
+    (void)fixture_push(a, "w", ones, 8, 0, true);
+    fixture_push_at(a, "w", ones, 8, 4, 0, true); /* repeated: its values come again */
+    assert_int_equal(a->values, 10);
+    assert_int_equal(a->unsent, 160);
+    assert_int_equal(a->channel.ahead_bytes, 160);
+    fixture_sent(a, 160);
+    assert_int_equal(a->channel.ahead_bytes, 0);
+    fixture_close(&f);
+}
+
+static void a_snapshot_does_not_stop_the_pulls_beside_it(void **state)
+{
+    fixture f;
+    (void)state;
+    open_sync(&f, 1);
+    fixture_worker *a = f.workers[0];
+    fixture_init(&f, "w", zeros, 8);
+    a->slow = true;
+    kvs_pull_key pulls[2] = {key_of("w", 1), key_of("w", 2)};
+    pulls[0].snapshot = true;
+    pulls[1].min_version = (kvs_version){7, 1};
+    fixture_pull_keys(a, pulls, 2);
+    for (int i = 0; i < 20; i++) {
+        pulls[0].sequence = 3 + (uint64_t)i;
+        fixture_pull_keys(a, pulls, 1);
+    }
+    fixture_sent(a, a->unsent); /* more bytes than the pull that waits has charged */
+    a->sequence = 23;
+    (void)fixture_push(a, "w", ones, 8, 0, false);
+    assert_int_equal(fixture_status(a, 2), KVS_OK);
+    uint64_t p = fixture_pull(a, "w", 0);
+    assert_int_equal(fixture_status(a, p), KVS_OK);
+    fixture_close(&f);
+}
+
 static void higher_priority_goes_first_between_keys(void **state)
 {
     fixture f;
@@ -417,6 +465,8 @@ int main(void)
         cmocka_unit_test(a_snapshot_after_a_pull_is_answered_when_the_pull_is),
         cmocka_unit_test(what_comes_after_a_snapshot_goes_on_when_it_has_begun),
         cmocka_unit_test(a_pull_waits_for_its_place_and_sees_what_came_before),
+        cmocka_unit_test(values_of_all_kinds_count_until_they_have_left),
+        cmocka_unit_test(a_snapshot_does_not_stop_the_pulls_beside_it),
         cmocka_unit_test(higher_priority_goes_first_between_keys),
         cmocka_unit_test(no_more_than_the_bound_runs_ahead_of_a_slow_reader),
         cmocka_unit_test(tiny_parts_are_bounded_as_well),

@@ -33,10 +33,10 @@ typedef struct kvs_part_header {
     const uint8_t *shape;    /* read by kvs_part_header_shape */
     uint64_t element_offset; /* in elements of the value, row-major */
     uint64_t element_count;
-    uint64_t sequence;      /* 0: not sequenced (init, plain reads) */
-    uint64_t after;         /* highest sequence the session gave to this key before; 0: none */
-    int32_t priority;       /* reorders between keys only; higher first */
-    bool has_weight;        /* of the contribution in a mean; not built yet */
+    uint64_t sequence; /* 0: not sequenced (init, plain reads) */
+    uint64_t after;    /* highest sequence the session gave to this key before; 0: none */
+    int32_t priority;  /* reorders between keys only; higher first */
+    bool has_weight;   /* of the contribution in a mean; not built yet */
     double weight;
     uint64_t payload_bytes; /* of this part in the frame's data */
     kvs_version version;    /* of the value carried; replies only */
@@ -47,7 +47,8 @@ typedef struct kvs_part_header {
 /* Reads the packed shape. False when it has more than KVS_DIMENSIONS_MAX dimensions or is cut. */
 bool kvs_part_header_shape(const kvs_part_header *header, kvs_shape *out);
 
-/* Writes a shape as packed varints to `out` (KVS_DIMENSIONS_MAX * 10 bytes hold any); the length. */
+/* Writes a shape as packed varints to `out` (KVS_DIMENSIONS_MAX * 10 bytes hold any); the length.
+ */
 uint32_t kvs_shape_pack(const kvs_shape *shape, uint8_t *out);
 
 #ifdef __cplusplus

@@ -24,7 +24,7 @@
 
 #define KVS_KEY_BYTES_MAX 256u
 #define KVS_DIMENSIONS_MAX 32u
-#define KVS_NAME_BYTES_MAX 128u          /* names of stores, workers, barriers */
+#define KVS_NAME_BYTES_MAX 128u /* names of stores, workers, barriers */
 #define KVS_WORKERS_MAX 4096u
 #define KVS_STORES_MAX 1024u
 #define KVS_KEYS_MAX ((uint64_t)1 << 24)

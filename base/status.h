@@ -56,14 +56,16 @@ extern "C" {
       "Wait for credit messages and push again.")                                                  \
     X(OVER_BUDGET, 8, 429, "The memory budget is used up", "Retry later, or raise --max-memory.")  \
     X(SLOW_READER, 8, 429, "The reader did not keep up", "Read faster, or ask for fewer keys.")    \
-    X(TOO_LARGE, 8, 413, "The message or body is too large", "Split it; the limit is in the detail.") \
+    X(TOO_LARGE, 8, 413, "The message or body is too large",                                       \
+      "Split it; the limit is in the detail.")                                                     \
     X(TOO_MANY, 8, 429, "A limit on a count is reached", "Close what is not needed and retry.")    \
     X(DEADLINE, 4, 504, "The deadline has passed", "Retry with a later deadline.")                 \
     X(CANCELLED, 1, 499, "The caller went away", "Retry.")                                         \
     X(STOPPING, 14, 503, "The server is stopping", "Retry against the next server.")               \
     X(DEVICE_LOST, 14, 503, "The accelerator has failed", "Restart the server.")                   \
     X(UNAVAILABLE, 14, 503, "The server cannot be reached", "Check its address and retry.")        \
-    X(NO_MEMORY, 8, 507, "The machine has no memory left", "Retry later, or use a larger machine.") \
+    X(NO_MEMORY, 8, 507, "The machine has no memory left",                                         \
+      "Retry later, or use a larger machine.")                                                     \
     X(IO_ERROR, 13, 500, "Reading or writing failed", "See the server's log.")                     \
     X(INTERNAL, 13, 500, "The server is at fault", "Report it with the server's log.")             \
     X(METHOD_NOT_ALLOWED, 12, 405, "The route has no such method", "See the Allow header.")        \

@@ -8,9 +8,9 @@ static const struct {
     const char *name;
     size_t bytes;
 } dtypes[KVS_DTYPE_COUNT] = {
-    [KVS_DTYPE_NONE] = {"none", 0}, [KVS_F32] = {"f32", 4}, [KVS_F64] = {"f64", 8},
+    [KVS_DTYPE_NONE] = {"none", 0}, [KVS_F32] = {"f32", 4},   [KVS_F64] = {"f64", 8},
     [KVS_F16] = {"f16", 2},         [KVS_BF16] = {"bf16", 2}, [KVS_U8] = {"u8", 1},
-    [KVS_I8] = {"i8", 1},           [KVS_I32] = {"i32", 4}, [KVS_I64] = {"i64", 8},
+    [KVS_I8] = {"i8", 1},           [KVS_I32] = {"i32", 4},   [KVS_I64] = {"i64", 8},
 };
 
 size_t kvs_dtype_bytes(kvs_dtype dtype)

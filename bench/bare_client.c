@@ -15,7 +15,7 @@
 #define ECHO_WINDOW 4u
 
 typedef enum event_kind {
-    EVENT_OPENED = 1,
+    EVENT_OPENED,
     EVENT_SENT,
     EVENT_RECEIVED,
     EVENT_CLOSED,
@@ -51,10 +51,18 @@ typedef struct transfer {
     bool closed;
 } transfer;
 
+/* One stream at a time: the kind says all there is to say of an operation. */
+static void *tag_of(event_kind kind)
+{
+    static event_kind kinds[] = {EVENT_OPENED, EVENT_SENT, EVENT_RECEIVED, EVENT_CLOSED,
+                                 EVENT_ENDED};
+    return &kinds[kind];
+}
+
 static void start(transfer *t, event_kind kind, const grpc_op *op)
 {
     t->in_flight++;
-    if (grpc_call_start_batch(t->call, op, 1, (void *)(uintptr_t)kind, NULL) != GRPC_CALL_OK) {
+    if (grpc_call_start_batch(t->call, op, 1, tag_of(kind), NULL) != GRPC_CALL_OK) {
         (void)fprintf(stderr, "kvbench: the bare client cannot start an operation\n");
         abort();
     }
@@ -163,7 +171,7 @@ static bool run_transfer(transfer *t, kvs_bench_answer *answer)
         const grpc_event happened =
             grpc_completion_queue_next(owner->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
         t->in_flight--;
-        const event_kind kind = (event_kind)(uintptr_t)happened.tag;
+        const event_kind kind = *(const event_kind *)happened.tag;
         if (kind == EVENT_RECEIVED) {
             on_received(t);
         } else if (kind == EVENT_SENT) {

@@ -63,28 +63,37 @@ static void land(landing *to, const uint8_t *data, size_t bytes)
     }
 }
 
+/* A payload that does not fit the tensor is no message of this stream. */
+static bool aim(landing *to, const kvs_bare_header *header, float *tensor, uint64_t tensor_bytes)
+{
+    if (header->kind == KVS_BARE_FETCH || tensor == NULL) {
+        return true;
+    }
+    to->tensor = tensor + header->offset / sizeof(float);
+    return header->bytes <= tensor_bytes && header->offset <= tensor_bytes - header->bytes;
+}
+
 bool kvs_bare_message_read(grpc_byte_buffer *message, float *tensor, uint64_t tensor_bytes,
                            bool add, kvs_bare_header *out)
 {
     grpc_byte_buffer_reader reader;
     grpc_slice *slice = NULL;
-    kvs_bare_header header;
+    kvs_bare_header header = {0};
     size_t head = 0;
     landing to = {.add = add};
     bool good = grpc_byte_buffer_reader_init(&reader, message) != 0;
     while (good && grpc_byte_buffer_reader_peek(&reader, &slice) != 0) {
         const uint8_t *data = GRPC_SLICE_START_PTR(*slice);
         size_t bytes = GRPC_SLICE_LENGTH(*slice);
-        while (head < sizeof header && bytes > 0) {
-            ((uint8_t *)&header)[head++] = *data++;
-            bytes--;
-            if (head == sizeof header && header.kind != KVS_BARE_FETCH && tensor != NULL) {
-                good = header.bytes <= tensor_bytes && header.offset <= tensor_bytes - header.bytes;
-                to.tensor = tensor + (good ? header.offset / sizeof(float) : 0);
-            }
+        const size_t missing = sizeof header - head;
+        const size_t taken = bytes < missing ? bytes : missing;
+        memcpy((uint8_t *)&header + head, data, taken);
+        head += taken;
+        if (taken > 0 && head == sizeof header) {
+            good = aim(&to, &header, tensor, tensor_bytes);
         }
-        if (good && to.tensor != NULL && bytes > 0) {
-            land(&to, data, bytes);
+        if (good && to.tensor != NULL) {
+            land(&to, data + taken, bytes - taken);
         }
     }
     grpc_byte_buffer_reader_destroy(&reader);

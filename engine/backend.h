@@ -26,8 +26,8 @@ typedef struct kvs_stream kvs_stream; /* an order of work; opaque to the engine 
 
 /* Memory that the backend computes in. 64-byte aligned (256 on a device). */
 typedef struct kvs_memory {
-    void *data;  /* where the backend computes; on a device not for the host to touch */
-    void *host;  /* after download: the same bytes for the host. CPU: equal to data */
+    void *data; /* where the backend computes; on a device not for the host to touch */
+    void *host; /* after download: the same bytes for the host. CPU: equal to data */
     size_t bytes;
 } kvs_memory;
 

@@ -389,8 +389,8 @@ kvs_status kvs_backend_cpu_open(const char *width, kvs_backend **out, kvs_proble
     (void)strncat(backend->name, kernels->name, sizeof backend->name - sizeof "cpu ");
     backend->base.table = &table;
     backend->base.name = backend->name;
-    backend->base.dtypes = 1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_U8 | 1u << KVS_I8 | 1u << KVS_I32 |
-                           1u << KVS_I64;
+    backend->base.dtypes =
+        1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_U8 | 1u << KVS_I8 | 1u << KVS_I32 | 1u << KVS_I64;
     *out = &backend->base;
     return KVS_OK;
 }

@@ -92,7 +92,8 @@ static bool complete(const kvs_store *store, const kvs_barrier *barrier)
     return barrier->arrived > 0 && rank == store->num_workers;
 }
 
-static void name_missing(const kvs_store *store, const kvs_barrier *barrier, char *out, size_t bytes)
+static void name_missing(const kvs_store *store, const kvs_barrier *barrier, char *out,
+                         size_t bytes)
 {
     size_t used = (size_t)snprintf(out, bytes, "missing ranks:");
     for (uint32_t rank = 0; rank < store->num_workers && used + 16 < bytes; rank++) {
@@ -118,8 +119,8 @@ static kvs_status enter(kvs_store *store, uint32_t rank, const char *name, arriv
     entry->deadline_ns = entry->waiter->deadline_ns != 0 && entry->waiter->deadline_ns < latest
                              ? entry->waiter->deadline_ns
                              : latest;
-    *entry->result = (kvs_barrier_result){.generation = barrier->generation,
-                                          .arrival_index = barrier->arrived};
+    *entry->result =
+        (kvs_barrier_result){.generation = barrier->generation, .arrival_index = barrier->arrived};
     entry->next = barrier->arrivals;
     barrier->arrivals = entry;
     barrier->ranks[rank / 64] |= (uint64_t)1 << (rank % 64);

@@ -78,8 +78,9 @@ static kvs_status make(kvs_pool *pool, uint32_t size_class, kvs_buffer **out)
     kvs_status status = KVS_OVER_BUDGET;
     if (pool->budget->bytes_max == 0 || used + bytes <= pool->budget->bytes_max) {
         kvs_buffer *buffer = calloc(1, sizeof *buffer);
-        status = buffer == NULL ? KVS_NO_MEMORY
-                                : pool->backend->table->alloc(pool->backend, bytes, &buffer->memory);
+        status = buffer == NULL
+                     ? KVS_NO_MEMORY
+                     : pool->backend->table->alloc(pool->backend, bytes, &buffer->memory);
         if (status == KVS_OK) {
             buffer->pool = pool;
             buffer->size_class = size_class;

@@ -32,7 +32,7 @@ struct kvs_buffer {
     _Atomic uint32_t references;
     uint32_t size_class;
     kvs_pool *pool;
-    kvs_buffer *next; /* the pool's */
+    kvs_buffer *next;  /* the pool's */
     kvs_memory memory; /* memory.bytes is the room, not the length of what it holds */
     bool downloaded;   /* memory.host holds the same bytes; the holder's */
 };

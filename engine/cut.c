@@ -17,30 +17,30 @@
 typedef enum kvs_cut_kind { CUT_READ, CUT_ASSIGN, CUT_RULE } kvs_cut_kind;
 
 struct kvs_cut {
-    struct kvs_cut *next;       /* in the queue of those that have not decided */
-    struct kvs_cut *list_next;  /* in the store's list */
+    struct kvs_cut *next;      /* in the queue of those that have not decided */
+    struct kvs_cut *list_next; /* in the store's list */
     kvs_cut_kind kind;
-    kvs_store *store;           /* a reference */
+    kvs_store *store;             /* a reference */
     _Atomic(kvs_waiter *) waiter; /* NULL once told */
     uint64_t deadline_ns;
     kvs_visit *report, *decide; /* made beforehand: deciding cannot fail */
 
-    kvs_key *key;               /* of one key; NULL: of the first key_count of the store */
+    kvs_key *key; /* of one key; NULL: of the first key_count of the store */
     uint64_t key_count;
     _Atomic uint64_t *versions; /* of each key: the highest reported */
     kvs_action *actions;        /* one a part */
     _Atomic uint64_t remaining; /* actions not done, and the decision */
     _Atomic int status;
 
-    kvs_buffer **buffers;       /* read: captured; assign: to become the values */
-    kvs_snapshot *snapshot;     /* read: the caller's */
-    uint8_t *bytes;             /* assign: the whole value */
+    kvs_buffer **buffers;   /* read: captured; assign: to become the values */
+    kvs_snapshot *snapshot; /* read: the caller's */
+    uint8_t *bytes;         /* assign: the whole value */
     kvs_span span;
     bool has_match;
     kvs_version match;
-    kvs_version *assigned;      /* assign: the caller's; may be NULL */
-    kvs_optimizer *optimizer;   /* rule: a reference; NULL: none */
-    kvs_binding **bindings;     /* rule: of each key */
+    kvs_version *assigned;    /* assign: the caller's; may be NULL */
+    kvs_optimizer *optimizer; /* rule: a reference; NULL: none */
+    kvs_binding **bindings;   /* rule: of each key */
 };
 
 void kvs_snapshot_deinit(kvs_snapshot *snapshot)
@@ -122,8 +122,7 @@ static void tell(kvs_cut *cut, kvs_status status, const char *detail, uint64_t n
     }
     if (cut->kind == CUT_ASSIGN && status == KVS_OK && cut->assigned != NULL) {
         cut->assigned->epoch = cut->store->engine->epoch;
-        cut->assigned->count =
-            atomic_load_explicit(&cut->versions[0], memory_order_relaxed) + 1;
+        cut->assigned->count = atomic_load_explicit(&cut->versions[0], memory_order_relaxed) + 1;
     }
     kvs_waiter_finish(waiter, now_ns, status, "%s", detail);
 }
@@ -220,7 +219,8 @@ static void run_decide(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
 {
     kvs_cut *cut = visit->context;
     kvs_action *action = cut->actions;
-    bool act = atomic_load_explicit(&cut->status, memory_order_relaxed) == KVS_OK;
+    /* Not "== KVS_OK": another shard may have dropped its actions already, and ours count too. */
+    bool act = atomic_load_explicit(&cut->status, memory_order_relaxed) != KVS_ETAG_MISMATCH;
     for (uint64_t k = 0; act && k < cut->key_count; k++) {
         kvs_key *key = key_at(cut, k);
         uint64_t count = atomic_load_explicit(&cut->versions[k], memory_order_relaxed);
@@ -359,9 +359,8 @@ static kvs_cut *make(kvs_store *store, kvs_cut_kind kind, kvs_key *key, uint64_t
 static kvs_key *find(kvs_store *store, const char *key, size_t key_bytes, kvs_waiter *waiter,
                      uint64_t now_ns)
 {
-    kvs_key *found = key_bytes > KVS_KEY_BYTES_MAX
-                         ? NULL
-                         : kvs_key_table_find(&store->keys, key, key_bytes);
+    kvs_key *found =
+        key_bytes > KVS_KEY_BYTES_MAX ? NULL : kvs_key_table_find(&store->keys, key, key_bytes);
     if (found == NULL) {
         kvs_waiter_finish(waiter, now_ns, KVS_KEY_NOT_FOUND, "the store has no key \"%.*s\"",
                           (int)(key_bytes < 200 ? key_bytes : 200), key);

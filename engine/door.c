@@ -47,15 +47,16 @@ static kvs_status judge_part(const kvs_key *key, const kvs_part_header *header, 
     }
     if (header->element_offset % key->part_elements != 0 ||
         header->element_offset / key->part_elements >= key->part_count) {
-        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
-                               "offset %" PRIu64 " is not the start of one of the key's parts of %" PRIu64
-                               " elements",
-                               header->element_offset, key->part_elements);
+        return kvs_problem_set(
+            problem, KVS_INVALID_TENSOR,
+            "offset %" PRIu64 " is not the start of one of the key's parts of %" PRIu64 " elements",
+            header->element_offset, key->part_elements);
     }
     kvs_part *part = &key->parts[header->element_offset / key->part_elements];
     if (header->element_count != part->elements) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
-                               "the part at offset %" PRIu64 " has %" PRIu64 " elements, not %" PRIu64,
+                               "the part at offset %" PRIu64 " has %" PRIu64
+                               " elements, not %" PRIu64,
                                header->element_offset, part->elements, header->element_count);
     }
     if (header->payload_bytes != kvs_part_bytes(part)) {
@@ -160,7 +161,8 @@ static void accept(const push *in, kvs_entry *entry)
         return;
     }
     if (header->payload_bytes > session->credit_limit - session->credit_used) {
-        (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "%" PRIu64 " of %" PRIu64 " bytes are in flight",
+        (void)kvs_problem_set(&problem, KVS_OVER_CREDIT,
+                              "%" PRIu64 " of %" PRIu64 " bytes are in flight",
                               session->credit_used, session->credit_limit);
         refuse(in, &problem);
         return;
@@ -220,7 +222,8 @@ static void push_part(const push *in)
     switch (kvs_window_find(&session->window, in->header->sequence, &entry)) {
     case KVS_PLACE_BEYOND:
         (void)kvs_problem_set(&problem, KVS_SEQ_GAP,
-                              "expected a sequence below %" PRIu64 "; the lowest that is open is %" PRIu64,
+                              "expected a sequence below %" PRIu64
+                              "; the lowest that is open is %" PRIu64,
                               session->window.low + session->window.size, session->window.low);
         refuse(in, &problem);
         return;

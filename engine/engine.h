@@ -31,15 +31,15 @@ typedef struct kvs_buffer kvs_buffer;   /* counted: the bytes of one version of 
 /* ------------------------------------------------------------------ the engine */
 
 typedef struct kvs_engine_options {
-    kvs_backend *backend;     /* borrowed until close */
-    uint32_t shards;          /* of each store; 1 to KVS_SHARDS_MAX */
-    uint64_t epoch;           /* above every epoch of this data before */
-    uint64_t credit_bytes;    /* of each session; 0: KVS_CREDIT_BYTES_DEFAULT */
-    uint64_t part_elements;   /* 0: KVS_PART_ELEMENTS, as every server; less only in tests */
-    uint64_t inflight_parts;  /* 0: KVS_INFLIGHT_PARTS_MIN; less only in tests */
+    kvs_backend *backend;      /* borrowed until close */
+    uint32_t shards;           /* of each store; 1 to KVS_SHARDS_MAX */
+    uint64_t epoch;            /* above every epoch of this data before */
+    uint64_t credit_bytes;     /* of each session; 0: KVS_CREDIT_BYTES_DEFAULT */
+    uint64_t part_elements;    /* 0: KVS_PART_ELEMENTS, as every server; less only in tests */
+    uint64_t inflight_parts;   /* 0: KVS_INFLIGHT_PARTS_MIN; less only in tests */
     uint64_t memory_bytes_max; /* of weights, states and held contributions; 0: no bound */
     void (*random)(void *out, size_t bytes); /* session ids; NULL: getrandom */
-    kvs_scheduler *scheduler; /* NULL but in the simulation */
+    kvs_scheduler *scheduler;                /* NULL but in the simulation */
 } kvs_engine_options;
 
 kvs_status kvs_engine_open(const kvs_engine_options *options, kvs_engine **out) KVS_MUST_CHECK;
@@ -56,16 +56,20 @@ const char *kvs_engine_backend_name(const kvs_engine *engine);
 /* ------------------------------------------------------------------ stores */
 
 /* Numbers as in kvstored.proto. */
-typedef enum kvs_policy { KVS_POLICY_FAIL = 0, KVS_POLICY_SHRINK = 1, KVS_POLICY_WAIT = 2 } kvs_policy;
+typedef enum kvs_policy {
+    KVS_POLICY_FAIL = 0,
+    KVS_POLICY_SHRINK = 1,
+    KVS_POLICY_WAIT = 2
+} kvs_policy;
 
 /* What a type name means, by MXNet's substring rule. */
 typedef enum kvs_kind { KVS_LOCAL, KVS_SYNC, KVS_ASYNC } kvs_kind;
 kvs_kind kvs_kind_of(const char *type);
 
 typedef struct kvs_store_options {
-    const char *name;        /* "" means "default"; [A-Za-z0-9][A-Za-z0-9._-]{0,127} */
-    const char *type;        /* "dist_sync"; kept as given, in lower case */
-    uint32_t num_workers;    /* 1 to KVS_WORKERS_MAX */
+    const char *name;     /* "" means "default"; [A-Za-z0-9][A-Za-z0-9._-]{0,127} */
+    const char *type;     /* "dist_sync"; kept as given, in lower case */
+    uint32_t num_workers; /* 1 to KVS_WORKERS_MAX */
     kvs_policy policy;
     uint64_t round_deadline_ns; /* 0: the default, here and below */
     uint64_t lease_ns;
@@ -153,11 +157,11 @@ uint32_t kvs_shard_of(const char *key, size_t key_bytes, uint64_t part, uint32_t
 /* ------------------------------------------------------------------ sessions */
 
 typedef struct kvs_register {
-    const char *type;      /* the client's type name; "": whatever the store is */
-    const char *worker;    /* its name, for people; may be "" */
-    int64_t rank;          /* wanted, or -1 */
-    const uint8_t *resume; /* KVS_SESSION_ID_BYTES, or NULL */
-    uint64_t epoch;        /* resume: of the session */
+    const char *type;               /* the client's type name; "": whatever the store is */
+    const char *worker;             /* its name, for people; may be "" */
+    int64_t rank;                   /* wanted, or -1 */
+    const uint8_t *resume;          /* KVS_SESSION_ID_BYTES, or NULL */
+    uint64_t epoch;                 /* resume: of the session */
     uint64_t lowest_unacknowledged; /* resume: the window moves there; 0: stays */
 } kvs_register;
 
@@ -178,7 +182,7 @@ kvs_status kvs_session_register(kvs_store *store, const kvs_register *request, u
 kvs_status kvs_session_find(kvs_store *store, const uint8_t *id, size_t id_bytes, uint64_t epoch,
                             kvs_session **out, kvs_problem *problem) KVS_MUST_CHECK;
 kvs_session *kvs_session_take(kvs_session *session);
-void kvs_session_unref(kvs_session *session); /* accepts NULL */
+void kvs_session_unref(kvs_session *session);       /* accepts NULL */
 kvs_store *kvs_session_store(kvs_session *session); /* borrowed */
 uint32_t kvs_session_rank(const kvs_session *session);
 
@@ -295,11 +299,11 @@ typedef struct kvs_init_key {
  * own struct; `done` may free it. Called from any thread, perhaps before the starting call
  * returns. */
 typedef struct kvs_waiter {
-    struct kvs_waiter *next;    /* the engine's */
-    uint64_t deadline_ns;       /* the caller's: an absolute time; 0: the operation's default */
-    uint64_t done_ns;           /* the engine's: the time of done */
+    struct kvs_waiter *next; /* the engine's */
+    uint64_t deadline_ns;    /* the caller's: an absolute time; 0: the operation's default */
+    uint64_t done_ns;        /* the engine's: the time of done */
     void (*done)(struct kvs_waiter *waiter, const kvs_problem *problem);
-    kvs_task task;              /* the engine's */
+    kvs_task task; /* the engine's */
 } kvs_waiter;
 
 /* `session` may be NULL (REST, local): counts as rank 0. */
@@ -321,8 +325,8 @@ void kvs_init_close(kvs_init *init); /* accepts NULL; not while a commit waits *
 typedef struct kvs_snapshot {
     kvs_key_info info; /* version is the cut's */
     size_t parts;
-    kvs_buffer **buffers;        /* references; freed by kvs_snapshot_deinit */
-    const uint8_t **data;        /* of each part: part_elements each but the last */
+    kvs_buffer **buffers; /* references; freed by kvs_snapshot_deinit */
+    const uint8_t **data; /* of each part: part_elements each but the last */
 } kvs_snapshot;
 void kvs_snapshot_deinit(kvs_snapshot *snapshot);
 

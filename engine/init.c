@@ -8,9 +8,9 @@
 #include <string.h>
 
 typedef struct pending_key {
-    kvs_key *key;     /* ours until commit; or the store's, when `existed` */
-    bool existed;     /* equal to what the store has: nothing of it is taken */
-    uint64_t filled;  /* parts */
+    kvs_key *key;    /* ours until commit; or the store's, when `existed` */
+    bool existed;    /* equal to what the store has: nothing of it is taken */
+    uint64_t filled; /* parts */
 } pending_key;
 
 struct kvs_init {
@@ -19,8 +19,8 @@ struct kvs_init {
     bool giver;           /* rank 0: its values count */
     pending_key *pending;
     size_t count, room;
-    kvs_init_key *keys;   /* the answer */
-    kvs_init *next;       /* in the store's list of those that wait */
+    kvs_init_key *keys; /* the answer */
+    kvs_init *next;     /* in the store's list of those that wait */
     kvs_waiter *waiter;
     uint64_t deadline_ns;
     char missing[KVS_KEY_BYTES_MAX + 1]; /* the key that is waited for */
@@ -68,10 +68,11 @@ static bool valid_utf8(const uint8_t *text, size_t bytes)
 {
     for (size_t i = 0; i < bytes;) {
         uint8_t lead = text[i];
-        size_t more = lead < 0x80 ? 0 : lead >= 0xc2 && lead < 0xe0 ? 1
-                                    : lead >= 0xe0 && lead < 0xf0   ? 2
-                                    : lead >= 0xf0 && lead < 0xf5   ? 3
-                                                                    : SIZE_MAX;
+        size_t more = lead < 0x80                   ? 0
+                      : lead >= 0xc2 && lead < 0xe0 ? 1
+                      : lead >= 0xe0 && lead < 0xf0 ? 2
+                      : lead >= 0xf0 && lead < 0xf5 ? 3
+                                                    : SIZE_MAX;
         if (more >= bytes - i) {
             return false;
         }
@@ -142,8 +143,8 @@ static bool same(const kvs_key *key, const kvs_part_header *header, const kvs_sh
 }
 
 /* The place of a key in this init, made at its first part. */
-static kvs_status get_pending(kvs_init *init, const kvs_part_header *header,
-                              const kvs_shape *shape, pending_key **out, kvs_problem *problem)
+static kvs_status get_pending(kvs_init *init, const kvs_part_header *header, const kvs_shape *shape,
+                              pending_key **out, kvs_problem *problem)
 {
     pending_key *pending = find_pending(init, header->key, header->key_bytes);
     if (pending != NULL) {
@@ -190,21 +191,22 @@ static kvs_status judge_place(const kvs_key *key, const kvs_part_header *header,
     uint64_t index = header->element_offset / key->part_elements;
     if (header->element_offset % key->part_elements != 0 || index >= key->part_count) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
-                               "offset %" PRIu64 " is not the start of a part of \"%s\", whose parts "
+                               "offset %" PRIu64
+                               " is not the start of a part of \"%s\", whose parts "
                                "have %" PRIu64 " elements",
                                header->element_offset, key->name, key->part_elements);
     }
     kvs_part *part = &key->parts[index];
     if (header->element_count != part->elements || payload->bytes != kvs_part_bytes(part)) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
-                               "part %" PRIu64 " of \"%s\" has %" PRIu64 " elements in %zu bytes, not %" PRIu64
-                               " in %zu",
+                               "part %" PRIu64 " of \"%s\" has %" PRIu64
+                               " elements in %zu bytes, not %" PRIu64 " in %zu",
                                index, key->name, part->elements, kvs_part_bytes(part),
                                header->element_count, payload->bytes);
     }
     if (part->value != NULL) {
-        return kvs_problem_set(problem, KVS_INVALID_TENSOR, "part %" PRIu64 " of \"%s\" comes twice",
-                               index, key->name);
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "part %" PRIu64 " of \"%s\" comes twice", index, key->name);
     }
     *out = part;
     return KVS_OK;
@@ -294,8 +296,8 @@ static kvs_status review(kvs_init *init, uint64_t *parts, kvs_problem *problem)
                                    pending->filled, key->part_count, key->name);
         }
         kvs_key *there = kvs_key_table_find(&init->store->keys, key->name, key->name_bytes);
-        if (there != NULL && (there->dtype != key->dtype ||
-                              !kvs_shape_equal(&there->shape, &key->shape))) {
+        if (there != NULL &&
+            (there->dtype != key->dtype || !kvs_shape_equal(&there->shape, &key->shape))) {
             return kvs_problem_set(problem, KVS_KEY_EXISTS, "\"%s\" has been initialised",
                                    key->name);
         }
@@ -421,7 +423,8 @@ void kvs_init_tick(kvs_store *store, uint64_t now_ns)
             bool all = false;
             status = look(*at, &all, &problem);
             if (gone) {
-                status = kvs_problem_set(&problem, KVS_STORE_DELETED, "\"%s\" is gone", store->name);
+                status =
+                    kvs_problem_set(&problem, KVS_STORE_DELETED, "\"%s\" is gone", store->name);
             } else if (!all && status == KVS_OK && now_ns >= (*at)->deadline_ns) {
                 status = kvs_problem_set(&problem, KVS_DEADLINE,
                                          "rank 0 has not initialised \"%.200s\"", (*at)->missing);

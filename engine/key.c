@@ -11,8 +11,8 @@
  * until the end, for readers that still look into them. */
 struct kvs_key_slots {
     struct kvs_key_slots *older;
-    size_t mask;               /* slots - 1 */
-    size_t order_max;          /* half as many as slots */
+    size_t mask;      /* slots - 1 */
+    size_t order_max; /* half as many as slots */
     kvs_key *_Atomic *order;
     kvs_key *_Atomic slot[];
 };

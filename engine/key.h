@@ -44,7 +44,7 @@ kvs_key *kvs_key_table_find(kvs_key_table *table, const char *name, size_t name_
 /* Makes room for `more` keys: the only part of an insert that can fail. Mutex. */
 kvs_status kvs_key_table_reserve(kvs_key_table *table, size_t more) KVS_MUST_CHECK;
 void kvs_key_table_insert(kvs_key_table *table, kvs_key *key); /* mutex; after reserve */
-void kvs_key_table_deinit(kvs_key_table *table); /* frees the keys */
+void kvs_key_table_deinit(kvs_key_table *table);               /* frees the keys */
 
 /* The i-th key that was inserted, i < count. Any thread. */
 kvs_key *kvs_key_table_at(kvs_key_table *table, size_t index);

@@ -18,8 +18,7 @@ static void run_set_rank(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
  * it: then the ranks' next change tells them. */
 static kvs_visit *change_rank(kvs_store *store, uint32_t rank, kvs_rank_state state)
 {
-    uint64_t change =
-        atomic_fetch_add_explicit(&store->membership, 1, memory_order_relaxed) + 1;
+    uint64_t change = atomic_fetch_add_explicit(&store->membership, 1, memory_order_relaxed) + 1;
     kvs_visit *visit = kvs_visit_make(store, run_set_rank, NULL, NULL);
     if (visit != NULL) {
         visit->rank = rank;
@@ -143,8 +142,7 @@ static kvs_status join(kvs_store *store, const kvs_register *request, uint64_t n
     member->state = "live";
     member->session = session;
     memcpy(member->id, session->id, sizeof member->id);
-    (void)kvs_log_text(member->name, sizeof member->name, request->worker,
-                       strlen(request->worker));
+    (void)kvs_log_text(member->name, sizeof member->name, request->worker, strlen(request->worker));
     *out = kvs_session_take(session);
     return KVS_OK;
 }
@@ -187,8 +185,8 @@ kvs_status kvs_session_register(kvs_store *store, const kvs_register *request, u
     if (atomic_load_explicit(&store->deleted, memory_order_acquire)) {
         status = kvs_problem_set(problem, KVS_STORE_DELETED, "\"%s\" is gone", store->name);
     } else if (request->resume != NULL) {
-        status = find(store, request->resume, KVS_SESSION_ID_BYTES, request->epoch, &session,
-                      problem);
+        status =
+            find(store, request->resume, KVS_SESSION_ID_BYTES, request->epoch, &session, problem);
     } else {
         status = join(store, request, now_ns, &session, &visit, problem);
     }
@@ -306,10 +304,8 @@ size_t kvs_worker_list(kvs_store *store, uint64_t now_ns, size_t max, kvs_worker
         if (session != NULL) {
             uint64_t seen = atomic_load_explicit(&session->last_seen_ns, memory_order_relaxed);
             info->idle_ns = now_ns > seen ? now_ns - seen : 0;
-            info->parts_pushed =
-                atomic_load_explicit(&session->parts_pushed, memory_order_relaxed);
-            info->bytes_pushed =
-                atomic_load_explicit(&session->bytes_pushed, memory_order_relaxed);
+            info->parts_pushed = atomic_load_explicit(&session->parts_pushed, memory_order_relaxed);
+            info->bytes_pushed = atomic_load_explicit(&session->bytes_pushed, memory_order_relaxed);
             info->inflight_parts =
                 atomic_load_explicit(&session->inflight_parts, memory_order_relaxed);
             info->inflight_bytes =

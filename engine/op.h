@@ -26,8 +26,8 @@ struct kvs_op {
     kvs_channel *channel; /* a reference; NULL once nobody is to be told */
     kvs_op_kind kind;
     bool want_value;
-    bool snapshot;      /* a KVS_OP_KEY of one version of all parts */
-    bool duplicate;     /* repeats what has been applied: only the value is still wanted */
+    bool snapshot;  /* a KVS_OP_KEY of one version of all parts */
+    bool duplicate; /* repeats what has been applied: only the value is still wanted */
     kvs_key *key;
     kvs_part *part;
     uint64_t sequence;
@@ -41,8 +41,8 @@ struct kvs_op {
     uint64_t charge;  /* credit that it uses */
 
     kvs_version min_version;
-    kvs_op *parent;        /* a KVS_OP_PULL's key */
-    uint64_t parts_asked;  /* of a KVS_OP_KEY */
+    kvs_op *parent;       /* a KVS_OP_PULL's key */
+    uint64_t parts_asked; /* of a KVS_OP_KEY */
     uint64_t parts_given;
 
     kvs_status status; /* the answer */

@@ -51,7 +51,7 @@ typedef struct kvs_part {
     kvs_action *actions;     /* by version */
 
     struct kvs_part *open_next, *open_previous; /* the shard's open rounds, oldest first */
-    uint64_t batch;          /* the number of the batch that last wrote to it */
+    uint64_t batch;                             /* the number of the batch that last wrote to it */
 } kvs_part;
 
 #endif

@@ -210,7 +210,8 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
         end_key(session, parent, parent->status, now_ns);
     }
     channel->table->take(channel); /* the op's may be the last */
-    kvs_session_free_op(session, op); /* before more is asked for: it may be the last that is free */
+    kvs_session_free_op(session,
+                        op); /* before more is asked for: it may be the last that is free */
     if (!channel->closed) {
         kvs_pull_ask(session, channel, now_ns);
     }
@@ -243,13 +244,14 @@ static kvs_status judge(kvs_session *session, const kvs_pull_key *in, kvs_key **
     }
     if (in->sequence != 0 && in->after >= in->sequence) {
         return kvs_problem_set(problem, KVS_INVALID_FIELD,
-                               "after %" PRIu64 " does not come before sequence %" PRIu64, in->after,
-                               in->sequence);
+                               "after %" PRIu64 " does not come before sequence %" PRIu64,
+                               in->after, in->sequence);
     }
     uint64_t epoch = session->store->engine->epoch;
     if (in->min_version.count > 0 && in->min_version.epoch > epoch) {
-        return kvs_problem_set(problem, KVS_INVALID_FIELD, "min_version is of epoch %" PRIu64
-                               ", the server's is %" PRIu64, in->min_version.epoch, epoch);
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "min_version is of epoch %" PRIu64 ", the server's is %" PRIu64,
+                               in->min_version.epoch, epoch);
     }
     if (in->snapshot && in->min_version.epoch == epoch &&
         in->min_version.count > kvs_key_version(*key)) {

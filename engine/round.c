@@ -108,9 +108,8 @@ static bool readable(const kvs_part *part, const kvs_op *op)
     if (op->min_version.count > atomic_load_explicit(&part->version, memory_order_relaxed)) {
         return false;
     }
-    return op->after == 0 ||
-           (!waits_for_own(&part->summed, op) && !waits_for_own(&part->held, op) &&
-            !waits_for_own(&part->later, op));
+    return op->after == 0 || (!waits_for_own(&part->summed, op) &&
+                              !waits_for_own(&part->held, op) && !waits_for_own(&part->later, op));
 }
 
 /* The value as it is now goes with the answer. */
@@ -203,8 +202,7 @@ void kvs_round_act(kvs_shard *shard, kvs_part *part, kvs_action *action)
 static kvs_status prepare(kvs_shard *shard, kvs_part *part, bool accumulates)
 {
     size_t bytes = kvs_part_bytes(part);
-    uint32_t states =
-        part->binding == NULL ? 0 : kvs_optimizer_states(part->binding->optimizer);
+    uint32_t states = part->binding == NULL ? 0 : kvs_optimizer_states(part->binding->optimizer);
     for (uint32_t i = 0; i < states; i++) {
         if (part->states[i] == NULL) {
             KVS_TRY(kvs_pool_take(shard->pool, bytes, &part->states[i]));
@@ -412,8 +410,8 @@ static bool proceed(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_n
         }
         kvs_round after = *round;
         after.next_rank = op->rank + 1;
-        fused = part->binding != NULL &&
-                kvs_schedule_next(schedule, &after) == schedule->num_workers;
+        fused =
+            part->binding != NULL && kvs_schedule_next(schedule, &after) == schedule->num_workers;
         add_term(shard, part, op, fused, &last);
         op = NULL;
     }

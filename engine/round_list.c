@@ -17,9 +17,9 @@ static void describe(const kvs_shard *shard, const kvs_part *part, uint64_t now_
     out->key = part->key->name;
     out->key_bytes = part->key->name_bytes;
     out->part = part->index;
-    out->version = (kvs_version){
-        .epoch = shard->store->engine->epoch,
-        .count = atomic_load_explicit(&part->version, memory_order_relaxed) + 1};
+    out->version =
+        (kvs_version){.epoch = shard->store->engine->epoch,
+                      .count = atomic_load_explicit(&part->version, memory_order_relaxed) + 1};
     out->age_ns = now_ns > part->round.opened_ns ? now_ns - part->round.opened_ns : 0;
     for (uint32_t rank = 0; rank < shard->schedule.num_workers; rank++) {
         if (kvs_round_has(&part->round, rank)) {

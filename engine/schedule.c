@@ -12,8 +12,8 @@ kvs_decision kvs_schedule_push(const kvs_schedule *schedule, const kvs_round *ro
     if (kvs_round_has(round, rank) || rank < round->next_rank) {
         return KVS_LATER;
     }
-    if (round->failed || (round->opened_ns == 0 && schedule->policy == KVS_POLICY_FAIL &&
-                          schedule->gone > 0)) {
+    if (round->failed ||
+        (round->opened_ns == 0 && schedule->policy == KVS_POLICY_FAIL && schedule->gone > 0)) {
         return KVS_FAIL;
     }
     return kvs_schedule_next(schedule, round) == rank ? KVS_ADD : KVS_HOLD;

@@ -20,8 +20,8 @@ typedef enum kvs_rank_state {
 typedef struct kvs_schedule {
     uint32_t num_workers;
     kvs_policy policy;
-    uint32_t gone;         /* how many of `ranks` are KVS_RANK_GONE */
-    const uint8_t *ranks;  /* kvs_rank_state of each */
+    uint32_t gone;        /* how many of `ranks` are KVS_RANK_GONE */
+    const uint8_t *ranks; /* kvs_rank_state of each */
 } kvs_schedule;
 
 /* So many of those who failed a round are named. */
@@ -29,14 +29,14 @@ typedef struct kvs_schedule {
 
 /* The open round of a part. */
 typedef struct kvs_round {
-    uint64_t opened_ns;  /* when the first contribution arrived; 0: nothing has arrived */
-    uint32_t next_rank;  /* lower ranks are summed or skipped */
-    uint32_t terms;      /* summed so far */
-    bool failed;         /* every contribution to it is refused, until each rank has had its turn:
-                            so a rank's n-th push meets the others' n-th, whatever has failed */
+    uint64_t opened_ns; /* when the first contribution arrived; 0: nothing has arrived */
+    uint32_t next_rank; /* lower ranks are summed or skipped */
+    uint32_t terms;     /* summed so far */
+    bool failed;        /* every contribution to it is refused, until each rank has had its turn:
+                           so a rank's n-th push meets the others' n-th, whatever has failed */
     uint32_t culprit_count; /* of a failed one: they may have come back by now */
     uint32_t culprits[KVS_CULPRITS_MAX];
-    uint64_t *arrived;   /* a bit a rank: summed or held */
+    uint64_t *arrived; /* a bit a rank: summed or held */
 } kvs_round;
 
 static inline bool kvs_round_has(const kvs_round *round, uint32_t rank)

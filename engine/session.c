@@ -349,7 +349,8 @@ void kvs_op_explain(const kvs_op *op, kvs_problem *problem)
     }
     char ranks[128];
     size_t used = 0;
-    uint32_t named = op->missing_count < KVS_OP_MISSING_MAX ? op->missing_count : KVS_OP_MISSING_MAX;
+    uint32_t named =
+        op->missing_count < KVS_OP_MISSING_MAX ? op->missing_count : KVS_OP_MISSING_MAX;
     for (uint32_t i = 0; i < named; i++) {
         used += (size_t)snprintf(ranks + used, sizeof ranks - used, "%s%u", i == 0 ? "" : ", ",
                                  op->missing[i]);

@@ -16,10 +16,10 @@
 #define KVS_SESSION_ACKS 512u
 
 typedef enum kvs_entry_state {
-    KVS_ENTRY_NEW,   /* not seen */
-    KVS_ENTRY_DOOR,  /* seen; waits for `after`, or to be asked of its shards */
-    KVS_ENTRY_OPEN,  /* with its shards */
-    KVS_ENTRY_ENDED  /* answered: `status` */
+    KVS_ENTRY_NEW,  /* not seen */
+    KVS_ENTRY_DOOR, /* seen; waits for `after`, or to be asked of its shards */
+    KVS_ENTRY_OPEN, /* with its shards */
+    KVS_ENTRY_ENDED /* answered: `status` */
 } kvs_entry_state;
 
 typedef struct kvs_entry {
@@ -31,9 +31,9 @@ typedef struct kvs_entry {
 typedef struct kvs_window {
     kvs_entry *entries; /* a ring; the entry of sequence s is at s & mask */
     uint64_t mask;
-    uint64_t size;      /* sequences that may be open: low to low + size - 1 */
-    uint64_t low;       /* the lowest that has not ended; all below have */
-    uint64_t through;   /* all up to it are with their shards, or have ended */
+    uint64_t size;    /* sequences that may be open: low to low + size - 1 */
+    uint64_t low;     /* the lowest that has not ended; all below have */
+    uint64_t through; /* all up to it are with their shards, or have ended */
 } kvs_window;
 
 struct kvs_session {
@@ -60,7 +60,7 @@ struct kvs_session {
     struct kvs_op_slab *slabs;
     size_t ops_live, ops_made;
     uint64_t credit_limit, credit_used;
-    kvs_channel *push_channel;   /* a reference: the last that pushed; credit goes there */
+    kvs_channel *push_channel; /* a reference: the last that pushed; credit goes there */
     kvs_channel *dirty;
     kvs_task credit_task, end_task, resume_task;
     _Atomic bool end_posted, resume_posted;
@@ -69,7 +69,7 @@ struct kvs_session {
         kvs_channel *channel;
         uint64_t sequence;
         bool duplicate;
-    } acks[KVS_SESSION_ACKS];    /* of this turn */
+    } acks[KVS_SESSION_ACKS]; /* of this turn */
     uint32_t ack_count;
 };
 
@@ -78,7 +78,8 @@ kvs_status kvs_session_make(kvs_store *store, uint32_t rank, uint64_t now_ns,
 
 /* Any thread: from a shard. */
 void kvs_session_post_ops(kvs_task_list *ops, uint64_t now_ns); /* all of one session */
-void kvs_session_take_answer(kvs_task *task, uint64_t now_ns);  /* the run of an op on its way back */
+void kvs_session_take_answer(kvs_task *task,
+                             uint64_t now_ns); /* the run of an op on its way back */
 void kvs_session_give_credit(kvs_session *session, uint64_t bytes, uint64_t now_ns);
 void kvs_session_use_frame(kvs_frame *frame, uint64_t now_ns); /* one part no longer borrows */
 /* Any thread: the session is over; refuses what waits at its door. Once. */

@@ -34,9 +34,8 @@ kvs_status kvs_shard_open(kvs_store *store, uint32_t index, kvs_shard **out)
         kvs_shard_close(shard);
         return status;
     }
-    shard->schedule = (kvs_schedule){.num_workers = store->num_workers,
-                                     .policy = store->policy,
-                                     .ranks = shard->ranks};
+    shard->schedule = (kvs_schedule){
+        .num_workers = store->num_workers, .policy = store->policy, .ranks = shard->ranks};
     shard->timer.run = run_timer;
     kvs_right_init(&shard->right, end_turn, engine->scheduler);
     *out = shard;

@@ -19,13 +19,13 @@ struct kvs_shard {
     uint32_t index;
     kvs_pool *pool;
 
-    kvs_schedule schedule;    /* the shard's own view of the ranks */
+    kvs_schedule schedule; /* the shard's own view of the ranks */
     uint8_t *ranks;
-    uint64_t *rank_changes;   /* the number of the membership that each rank's state is from */
-    bool closing;             /* the store is being deleted: everything is refused */
-    uint32_t frozen;          /* cuts that have asked for versions and not yet decided */
+    uint64_t *rank_changes; /* the number of the membership that each rank's state is from */
+    bool closing;           /* the store is being deleted: everything is refused */
+    uint32_t frozen;        /* cuts that have asked for versions and not yet decided */
     kvs_op_list frozen_pushes;
-    bool review_due;          /* a rank has come or gone meanwhile: rounds end after the decision */
+    bool review_due; /* a rank has come or gone meanwhile: rounds end after the decision */
     kvs_part *open_first, *open_last; /* parts with an open round, oldest first */
     _Atomic uint64_t open_count;
     uint64_t waiting_count; /* pulls that wait at its parts */
@@ -33,11 +33,11 @@ struct kvs_shard {
     kvs_batch batch;
     kvs_op *used[KVS_BATCH_ITEMS]; /* ops whose payload the turn has read, copied or refused */
     uint32_t used_count;
-    uint64_t now_ns;          /* of the turn */
-    kvs_action *acted;        /* cuts told after the sync */
-    kvs_task_list finished;   /* ops answered after the sync */
-    kvs_task_list *answers;   /* by rank: ops of one session, posted as one list */
-    uint32_t *answered;       /* ranks with answers */
+    uint64_t now_ns;        /* of the turn */
+    kvs_action *acted;      /* cuts told after the sync */
+    kvs_task_list finished; /* ops answered after the sync */
+    kvs_task_list *answers; /* by rank: ops of one session, posted as one list */
+    uint32_t *answered;     /* ranks with answers */
     uint32_t answered_count;
 
     kvs_task timer;

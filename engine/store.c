@@ -140,7 +140,8 @@ static bool equal(const kvs_store *store, const kvs_store_options *options)
 kvs_status kvs_store_create(kvs_engine *engine, const kvs_store_options *options, kvs_store **out,
                             kvs_problem *problem)
 {
-    const char *name = options->name == NULL || options->name[0] == '\0' ? "default" : options->name;
+    const char *name =
+        options->name == NULL || options->name[0] == '\0' ? "default" : options->name;
     if (!kvs_name_valid(name, strlen(name))) {
         return kvs_problem_set(problem, KVS_INVALID_FIELD,
                                "/name: letters, digits, '.', '_' and '-', up to %u, a letter or "
@@ -152,7 +153,8 @@ kvs_status kvs_store_create(kvs_engine *engine, const kvs_store_options *options
     }
     if (kvs_kind_of(options->type) != KVS_LOCAL &&
         (options->num_workers == 0 || options->num_workers > KVS_WORKERS_MAX)) {
-        return kvs_problem_set(problem, KVS_INVALID_FIELD, "/num_workers: 1 to %u", KVS_WORKERS_MAX);
+        return kvs_problem_set(problem, KVS_INVALID_FIELD, "/num_workers: 1 to %u",
+                               KVS_WORKERS_MAX);
     }
     pthread_mutex_lock(&engine->mutex);
     kvs_status status = KVS_OK;
@@ -197,10 +199,9 @@ kvs_status kvs_store_find(kvs_engine *engine, const char *name, size_t name_byte
     }
     pthread_mutex_unlock(&engine->mutex);
     if (store == NULL) {
-        return kvs_problem_set(problem, KVS_STORE_NOT_FOUND, "there is no store \"%.*s\"",
-                               (int)(name_bytes < KVS_NAME_BYTES_MAX ? name_bytes
-                                                                     : KVS_NAME_BYTES_MAX),
-                               name);
+        return kvs_problem_set(
+            problem, KVS_STORE_NOT_FOUND, "there is no store \"%.*s\"",
+            (int)(name_bytes < KVS_NAME_BYTES_MAX ? name_bytes : KVS_NAME_BYTES_MAX), name);
     }
     return KVS_OK;
 }
@@ -242,8 +243,7 @@ kvs_status kvs_store_delete(kvs_engine *engine, const char *name, uint64_t now_n
         previous = store;
         store = store->next;
     }
-    kvs_visit *visit =
-        store == NULL ? NULL : kvs_visit_make(store, run_refuse_all, NULL, NULL);
+    kvs_visit *visit = store == NULL ? NULL : kvs_visit_make(store, run_refuse_all, NULL, NULL);
     if (visit != NULL) {
         if (previous != NULL) {
             previous->next = store->next;
@@ -349,23 +349,23 @@ void kvs_store_unwatch(kvs_store *store, kvs_watcher *watcher)
 
 void kvs_key_fill_info(const kvs_store *store, const kvs_key *key, kvs_key_info *out)
 {
-    *out = (kvs_key_info){.name = key->name,
-                          .name_bytes = key->name_bytes,
-                          .dtype = key->dtype,
-                          .storage = KVS_DENSE,
-                          .shape = key->shape,
-                          .elements = key->elements,
-                          .part_elements = key->part_elements,
-                          .parts = key->part_count,
-                          .version = {.epoch = store->engine->epoch, .count = kvs_key_version(key)}};
+    *out =
+        (kvs_key_info){.name = key->name,
+                       .name_bytes = key->name_bytes,
+                       .dtype = key->dtype,
+                       .storage = KVS_DENSE,
+                       .shape = key->shape,
+                       .elements = key->elements,
+                       .part_elements = key->part_elements,
+                       .parts = key->part_count,
+                       .version = {.epoch = store->engine->epoch, .count = kvs_key_version(key)}};
 }
 
 kvs_status kvs_key_describe(kvs_store *store, const char *key, size_t key_bytes, kvs_key_info *out,
                             kvs_problem *problem)
 {
-    kvs_key *found = key_bytes > KVS_KEY_BYTES_MAX
-                         ? NULL
-                         : kvs_key_table_find(&store->keys, key, key_bytes);
+    kvs_key *found =
+        key_bytes > KVS_KEY_BYTES_MAX ? NULL : kvs_key_table_find(&store->keys, key, key_bytes);
     if (found == NULL) {
         return kvs_problem_set(problem, KVS_KEY_NOT_FOUND, "the store has no key \"%.*s\"",
                                (int)(key_bytes < 200 ? key_bytes : 200), key);

@@ -12,8 +12,8 @@
 
 /* What is known of a rank. Under the store's mutex. */
 typedef struct kvs_member {
-    const char *state;    /* NULL: never registered; "live", "lost", "left", "out" */
-    kvs_session *session; /* a reference while live */
+    const char *state;                /* NULL: never registered; "live", "lost", "left", "out" */
+    kvs_session *session;             /* a reference while live */
     uint8_t id[KVS_SESSION_ID_BYTES]; /* of the last session */
     char name[KVS_NAME_BYTES_MAX + 1];
 } kvs_member;
@@ -53,17 +53,17 @@ struct kvs_store {
     _Atomic uint64_t membership;     /* grows with every change of ranks */
     _Atomic bool deleted;
     _Atomic uint64_t duplicates, refused, leases_lost;
-    _Atomic(uint64_t) *late_ranks;   /* bits: missed a deadline under KVS_POLICY_SHRINK */
+    _Atomic(uint64_t) *late_ranks; /* bits: missed a deadline under KVS_POLICY_SHRINK */
 
     /* Under the mutex. */
     pthread_mutex_t mutex;
     kvs_store *next; /* the engine's */
     kvs_member *members;
     kvs_optimizer *optimizer;
-    kvs_init *inits;             /* of other ranks, that wait for rank 0's */
+    kvs_init *inits; /* of other ranks, that wait for rank 0's */
     struct kvs_barrier *barriers;
     kvs_cut *cuts;
-    bool cutting;                /* one cut decides at a time */
+    bool cutting;                  /* one cut decides at a time */
     kvs_cut *cut_first, *cut_last; /* wait for their turn to decide */
     kvs_watcher *watchers;
 };
@@ -74,12 +74,12 @@ struct kvs_visit {
     void (*run)(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns);
     void (*done)(kvs_visit *visit, uint64_t now_ns); /* may be NULL */
     void *context;
-    uint32_t rank;          /* for whoever needs them */
+    uint32_t rank; /* for whoever needs them */
     kvs_rank_state state;
     uint64_t change;
-    kvs_store *store;       /* a reference once it is posted */
-    kvs_session *ended;     /* a reference, or NULL: is told after the shards */
-    kvs_visit *next;        /* to be posted once a mutex is free */
+    kvs_store *store;   /* a reference once it is posted */
+    kvs_session *ended; /* a reference, or NULL: is told after the shards */
+    kvs_visit *next;    /* to be posted once a mutex is free */
     _Atomic uint32_t remaining;
     uint32_t count;
     struct {

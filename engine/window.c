@@ -94,8 +94,7 @@ static void move_low(kvs_window *window)
 
 void kvs_window_end(kvs_window *window, uint64_t sequence, kvs_status status)
 {
-    *entry_of(window, sequence) =
-        (kvs_entry){.state = KVS_ENTRY_ENDED, .status = (uint8_t)status};
+    *entry_of(window, sequence) = (kvs_entry){.state = KVS_ENTRY_ENDED, .status = (uint8_t)status};
     move_low(window);
 }
 

@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define INTERVAL_NS (5 * KVS_SECOND)
-#define PATIENCE_NS (3 * KVS_SECOND)
+#define INTERVAL_DEFAULT_NS (5 * KVS_SECOND)
+#define PATIENCE_DEFAULT_NS (3 * KVS_SECOND)
 #define FAILURES_MAX 3u
 
 /* The preface and an empty SETTINGS; a call of Health.Check with these headers on stream 1
@@ -116,7 +116,7 @@ static verdict probe_once(const kvs_selfprobe *probe)
     kvs_listener_statistics before;
     kvs_listener_statistics after;
     kvs_listener_count(probe->options.listener, &before);
-    uint64_t end_ns = kvs_clock_now_ns() + PATIENCE_NS;
+    uint64_t end_ns = kvs_clock_now_ns() + probe->options.patience_ns;
     int fd = kvs_connect_to(probe->address);
     if (fd < 0) {
         return errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM ? UNKNOWN
@@ -136,7 +136,9 @@ static bool pause_between(kvs_selfprobe *probe)
 {
     struct timespec until;
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(INTERVAL_NS / KVS_SECOND);
+    uint64_t nanoseconds = (uint64_t)until.tv_nsec + probe->options.interval_ns;
+    until.tv_sec += (time_t)(nanoseconds / KVS_SECOND);
+    until.tv_nsec = (long)(nanoseconds % KVS_SECOND);
     pthread_mutex_lock(&probe->lock);
     while (!probe->closing &&
            pthread_cond_timedwait(&probe->wake, &probe->lock, &until) != ETIMEDOUT) {
@@ -179,6 +181,12 @@ kvs_status kvs_selfprobe_open(const kvs_selfprobe_options *options, kvs_selfprob
         return KVS_NO_MEMORY;
     }
     probe->options = *options;
+    if (options->interval_ns == 0) {
+        probe->options.interval_ns = INTERVAL_DEFAULT_NS;
+    }
+    if (options->patience_ns == 0) {
+        probe->options.patience_ns = PATIENCE_DEFAULT_NS;
+    }
     probe->address = address;
     pthread_mutex_init(&probe->lock, NULL);
     pthread_condattr_t attributes;

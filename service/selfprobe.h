@@ -18,6 +18,8 @@ typedef struct kvs_selfprobe kvs_selfprobe;
 typedef struct kvs_selfprobe_options {
     const char *address; /* "127.0.0.1:9400", or the path of a Unix socket */
     const kvs_listener *listener;
+    uint64_t interval_ns; /* between two probes; 0: 5 s */
+    uint64_t patience_ns; /* with one; 0: 3 s */
     void (*dead)(void *context);
     void *context;
 } kvs_selfprobe_options;

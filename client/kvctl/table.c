@@ -43,32 +43,40 @@ static size_t width_of(const char *text)
     return width;
 }
 
+/* A title's mark is no part of it. */
+static const char *text_of(const kvs_table *table, size_t index)
+{
+    const char *cell = table->cells[index];
+    return cell + (index < table->columns && *cell == '>' ? 1 : 0);
+}
+
+static void print_cell(const char *text, size_t width, bool right, bool last)
+{
+    const int pad = (int)(width - width_of(text));
+    if (right) {
+        (void)printf("%*s%s", pad, "", text);
+    } else {
+        (void)printf("%s%*s", text, last ? 0 : pad, "");
+    }
+    (void)fputs(last ? "\n" : "  ", stdout);
+}
+
 void kvs_table_print(const kvs_table *table)
 {
     size_t widths[KVS_TABLE_COLUMNS_MAX] = {0};
-    bool right[KVS_TABLE_COLUMNS_MAX] = {false};
     if (table->failed) {
         (void)fprintf(stderr, "kvctl: no memory for the table\n");
         return;
     }
     for (size_t i = 0; i < table->count; i++) {
-        const size_t column = i % table->columns;
-        const bool mark = i < table->columns && table->cells[i][0] == '>';
-        right[column] = i < table->columns ? mark : right[column];
-        const size_t width = width_of(table->cells[i]) - (mark ? 1 : 0);
-        widths[column] = width > widths[column] ? width : widths[column];
+        const size_t width = width_of(text_of(table, i));
+        size_t *widest = &widths[i % table->columns];
+        *widest = width > *widest ? width : *widest;
     }
     for (size_t i = 0; i < table->count; i++) {
         const size_t column = i % table->columns;
-        const char *cell = table->cells[i] + (i < table->columns && right[column] ? 1 : 0);
-        const int pad = (int)(widths[column] - width_of(cell));
-        const bool last = column + 1 == table->columns;
-        if (right[column]) {
-            (void)printf("%*s%s%s", pad, "", cell, last ? "\n" : "  ");
-        } else {
-            (void)printf("%s%*s", cell, last ? 0 : pad + 2, "");
-            (void)fputs(last ? "\n" : "", stdout);
-        }
+        print_cell(text_of(table, i), widths[column], table->cells[column][0] == '>',
+                   column + 1 == table->columns);
     }
 }
 

@@ -143,28 +143,33 @@ static kvs_exit get_numbers(const kvs_ctl *ctl, const char *key, bool json, cons
     return code;
 }
 
+/* What a file's name asks for; a terminal gets text. */
+static const char *format_of(const char *file)
+{
+    if (file == NULL || ends_in(file, ".txt")) {
+        return "text";
+    }
+    return ends_in(file, ".npy") ? "npy" : "raw";
+}
+
 kvs_exit kvs_ctl_get(const kvs_ctl *ctl, int count, char **words)
 {
     static const char *const outputs[] = {"text", "json", "npy", "raw"};
     const char *file = count > 1 && strcmp(words[1], "-") != 0 ? words[1] : NULL;
     const char *output = ctl->output != NULL ? ctl->output : ctl->format;
-    if (output == NULL) {
-        output = file == NULL            ? "text"
-                 : ends_in(file, ".npy") ? "npy"
-                 : ends_in(file, ".txt") ? "text"
-                                         : "raw";
-    }
+    output = output != NULL ? output : format_of(file);
     if (strcmp(output, "npy") == 0 || strcmp(output, "raw") == 0) {
         return get_bytes(ctl, words[0], output, file);
     }
-    const bool json = strcmp(output, "json") == 0;
-    if ((!json && strcmp(output, "text") != 0 && strcmp(output, "table") != 0) ||
-        (json && file != NULL)) {
-        return kvs_ctl_fail(KVS_EXIT_USAGE,
-                            kvs_ctl_suggest(output, outputs, 4, "Use text, json, npy or raw."),
-                            "get has no output %s%s", output, json ? " into a file" : "");
+    if (strcmp(output, "text") == 0 || strcmp(output, "table") == 0) {
+        return get_numbers(ctl, words[0], false, file);
     }
-    return get_numbers(ctl, words[0], json, file);
+    if (strcmp(output, "json") == 0 && file == NULL) {
+        return get_numbers(ctl, words[0], true, NULL);
+    }
+    return kvs_ctl_fail(KVS_EXIT_USAGE,
+                        kvs_ctl_suggest(output, outputs, 4, "Use text, json, npy or raw."),
+                        "get has no output %s%s", output, file != NULL ? " into a file" : "");
 }
 
 /* ------------------------------------------------------------------ put */
@@ -225,41 +230,49 @@ static kvs_exit open_source(const char *name, put_source *source)
     return KVS_EXIT_DONE;
 }
 
+/* "/keys/{}/value?format=..." with what raw bytes need to be said of them. */
+static void write_query(const kvs_ctl *ctl, const char *format, const put_source *source, char *out,
+                        size_t out_bytes)
+{
+    const bool raw = strcmp(format, "raw") == 0;
+    const char *dtype = ctl->dtype;
+    if (dtype == NULL && source->numbers != NULL) {
+        dtype = "f32";
+    }
+    (void)snprintf(out, out_bytes, "/keys/{}/value?format=%s%s%s%s%s", format,
+                   raw && dtype != NULL ? "&dtype=" : "", raw && dtype != NULL ? dtype : "",
+                   raw && source->has_shape ? "&shape=" : "", raw ? source->shape : "");
+}
+
 static kvs_exit send_value(const kvs_ctl *ctl, const char *key, const char *format,
                            const put_source *source)
 {
     char rest[640];
     char path[KVS_HTTP_PATH_BYTES];
     kvs_http_reply reply = {0};
-    int used = snprintf(rest, sizeof rest, "/keys/{}/value?format=%s", format);
-    if (strcmp(format, "raw") == 0) {
-        const char *dtype = ctl->dtype != NULL ? ctl->dtype : source->numbers != NULL ? "f32" : "";
-        used += snprintf(rest + used, sizeof rest - (size_t)used, "%s%s",
-                         *dtype != '\0' ? "&dtype=" : "", dtype);
-        (void)snprintf(rest + used, sizeof rest - (size_t)used, "%s%s",
-                       source->has_shape ? "&shape=" : "", source->shape);
-    }
+    const kvs_dtype dtype = ctl->dtype != NULL ? kvs_dtype_parse(ctl->dtype) : KVS_F32;
+    write_query(ctl, format, source, rest, sizeof rest);
     kvs_exit code = kvs_http_path(ctl, path, rest, key);
-    if (code == KVS_EXIT_DONE) {
-        const kvs_dtype dtype = ctl->dtype != NULL ? kvs_dtype_parse(ctl->dtype) : KVS_F32;
-        const kvs_http_request request = {
-            .method = "PUT",
-            .path = path,
-            .if_match = ctl->if_match,
-            .content_type =
-                strcmp(format, "npy") == 0 ? "application/x-npy" : "application/octet-stream",
-            .body = source->numbers,
-            .body_bytes = (size_t)source->elements * kvs_dtype_bytes(dtype),
-            .source = source->numbers == NULL ? source->file : NULL,
-            .source_bytes = source->bytes};
-        code = kvs_http_call(ctl, &request, &reply);
+    if (code != KVS_EXIT_DONE) {
+        return code;
     }
+    const kvs_http_request request = {
+        .method = "PUT",
+        .path = path,
+        .if_match = ctl->if_match,
+        .content_type =
+            strcmp(format, "npy") == 0 ? "application/x-npy" : "application/octet-stream",
+        .body = source->numbers,
+        .body_bytes = (size_t)source->elements * kvs_dtype_bytes(dtype),
+        .source = source->numbers == NULL ? source->file : NULL,
+        .source_bytes = source->bytes};
+    code = kvs_http_call(ctl, &request, &reply);
     if (code == KVS_EXIT_DONE) {
         (void)fprintf(stderr, "%s: %s, version %s\n", key,
                       reply.status == 201 ? "created" : "assigned", reply.etag);
-    }
-    if (code == KVS_EXIT_DONE && ctl->output != NULL && strcmp(ctl->output, "json") == 0) {
-        (void)printf("%s\n", reply.body);
+        if (ctl->output != NULL && strcmp(ctl->output, "json") == 0) {
+            (void)printf("%s\n", reply.body);
+        }
     }
     kvs_http_reply_deinit(&reply);
     return code;
@@ -273,7 +286,7 @@ kvs_exit kvs_ctl_put(const kvs_ctl *ctl, int count, char **words)
     const kvs_dtype dtype = ctl->dtype != NULL ? kvs_dtype_parse(ctl->dtype) : KVS_F32;
     const char *format = ctl->format;
     if (format == NULL) {
-        format = ends_in(words[1], ".npy") ? "npy" : ends_in(words[1], ".txt") ? "text" : "raw";
+        format = format_of(words[1]);
     }
     if (strcmp(format, "npy") != 0 && strcmp(format, "raw") != 0 && strcmp(format, "text") != 0) {
         return kvs_ctl_fail(KVS_EXIT_USAGE,

@@ -135,8 +135,7 @@ static bool write_files(const show *s)
     }
     (void)printf("loss by step                %s\n", path);
     (void)snprintf(path, sizeof path, "%s/loss.svg", s->demo->output);
-    if (!fashion_chart_write(path, "Fashion-MNIST, 784-128-10, SGD with momentum in the server",
-                             series, 2)) {
+    if (!fashion_chart_write(path, "Fashion-MNIST, 784-128-10, SGD in the server", series, 2)) {
         return false;
     }
     (void)printf("the same as a picture       %s\n", path);

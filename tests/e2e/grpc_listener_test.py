@@ -225,6 +225,37 @@ class Peers(Case):
             other.close()
 
 
+    def test_a_peer_that_pushes_and_never_reads_its_answers_is_held_back(self):
+        with Server("--slow-reader-timeout", "2s") as server:
+            worker = Worker(server.grpc, timeout=30)
+            worker.init("k", [6], [1.0] * 6)
+
+            def frames():
+                headers, data = [], b""
+                for _ in range(200):  # refused one by one: an answer each
+                    headers.append(pb.PartHeader(key="nobody", dtype=pb.DTYPE_F32,
+                                                 element_count=6, payload_bytes=24,
+                                                 sequence=1 << 40))
+                    data += bytes(24)
+                frame = worker.frame(headers, data)
+                while True:
+                    yield frame
+
+            before = resident(server)
+            unread = worker.kv.Push(frames(), timeout=30)
+            end = time.monotonic() + 15
+            while "event=slow_reader" not in server.text():
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.1)
+            self.assertLess(resident(server) - before, 32 << 20)
+            with self.assertRaises(grpc.RpcError) as caught:
+                for _ in unread:
+                    pass
+            self.assertEqual(caught.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+            self.assertEqual(worker.pull("k"), {"k": [1.0] * 6})
+            worker.close()
+
+
 def resident(server):
     with open(f"/proc/{server.process.pid}/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * resource.getpagesize()

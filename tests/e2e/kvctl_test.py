@@ -131,6 +131,8 @@ class KvctlTest(unittest.TestCase):
         self.kvctl("put", "raw", self.file("sent.bin"), "--dtype", "i64", "--shape", "2,3")
         out, _ = self.kvctl("get", "raw", "-o", "raw", binary=True)
         self.assertEqual(out, value.tobytes())
+        self.kvctl("put", "piped", "-", "--dtype", "i64", "--shape", "6", stdin=value.tobytes())
+        self.assertEqual(self.kvctl("get", "piped")[0], "0 1 2 3 4 5\n")
         _, err = self.kvctl("put", "raw-without", self.file("sent.bin"), code=REFUSED)
         self.assertIn("INVALID_TENSOR", err)
 

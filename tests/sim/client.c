@@ -47,7 +47,8 @@ sim_op *sim_client_add(sim_client *client, sim_op_kind kind, uint32_t key, uint3
                    .key = key,
                    .part = part,
                    .after = after,
-                   .sequence = client->op_count};
+                   .sequence = client->op_count,
+                   .priority = (int32_t)sim_below(world, 5) - 2};
     if (kind != SIM_OP_PULL) {
         op->number = ++client->numbers[key][part];
         client->own[key][part]++;
@@ -100,7 +101,7 @@ static void send_pushes(sim_client *client, sim_stream_kind kind, sim_op **ops, 
                                       .sequence = ops[i]->sequence,
                                       .after = ops[i]->after,
                                       .number = ops[i]->number,
-                                      .priority = (int32_t)sim_below(client->world, 5) - 2};
+                                      .priority = ops[i]->priority};
         client->credit_used += bytes_of(client, ops[i]);
     }
     sim_stream_push(client->streams[kind], client->rank, parts, count);
@@ -114,7 +115,7 @@ static void send_pulls(sim_client *client, sim_op **ops, size_t count)
                                      .sequence = ops[i]->sequence,
                                      .after = ops[i]->after,
                                      .min_version = ops[i]->min_version,
-                                     .priority = (int32_t)sim_below(client->world, 5) - 2,
+                                     .priority = ops[i]->priority,
                                      .snapshot = ops[i]->snapshot};
     }
     sim_stream_pull(client->streams[SIM_PULL], keys, count);
@@ -125,8 +126,7 @@ static void run_repeat(sim *world, void *context, uint64_t number)
     sim_client *client = context;
     uint64_t sequence = number & 0xffffffff;
     if (client->connection != number >> 32 || !client->connected || client->stalled ||
-        world->closing || sequence > client->op_count ||
-        sequence + client->window <= client->low) {
+        world->closing || sequence > client->op_count || sequence + client->window <= client->low) {
         return;
     }
     sim_op *op = &client->ops[sequence - 1];
@@ -194,8 +194,8 @@ static bool transmit_one(sim_client *client, uint64_t *next)
             continue;
         }
         sim_stream_kind its = stream_of(client, op);
-        if (count > 0 && (its == SIM_PULL || its == SIM_PUSHPULL ? its != kind
-                                                                 : kind > SIM_PUSH_TOO)) {
+        if (count > 0 &&
+            (its == SIM_PULL || its == SIM_PUSHPULL ? its != kind : kind > SIM_PUSH_TOO)) {
             break;
         }
         if (its != SIM_PULL && credit + bytes_of(client, op) > credit_limit(client)) {

@@ -268,8 +268,7 @@ void sim_life_close(sim *world)
     if (world->failed) {
         return;
     }
-    if (!world->deleted &&
-        kvs_store_delete(world->engine, "", world->now_ns, &problem) != KVS_OK) {
+    if (!world->deleted && kvs_store_delete(world->engine, "", world->now_ns, &problem) != KVS_OK) {
         sim_fail(world, "delete: %s", problem.detail);
     }
     sim_loop(world, NULL);

@@ -157,8 +157,7 @@ void sim_oracle_answered(sim *world, const sim_client *client, const sim_op *op)
         if (plan->kind == KVS_SYNC && !plan->chaos && !plan->assigns && !op->resent &&
             op->copies == 1 && op->versions[op->part] != op->number) {
             sim_fail(world, "pushpull: push %llu came back with version %llu",
-                     (unsigned long long)op->number,
-                     (unsigned long long)op->versions[op->part]);
+                     (unsigned long long)op->number, (unsigned long long)op->versions[op->part]);
         }
         return;
     }
@@ -170,8 +169,7 @@ void sim_oracle_answered(sim *world, const sim_client *client, const sim_op *op)
         }
         if (op->versions[part] < op->min_version) {
             sim_fail(world, "pull: version %llu where %llu was the least",
-                     (unsigned long long)op->versions[part],
-                     (unsigned long long)op->min_version);
+                     (unsigned long long)op->versions[part], (unsigned long long)op->min_version);
         }
         if (op->snapshot && op->versions[part] != op->versions[0]) {
             sim_fail(world, "snapshot: parts of versions %llu and %llu",
@@ -227,9 +225,8 @@ static void check_rounds(sim *world, uint32_t key, uint32_t part)
     const record *newest = &seen->records[seen->count - 1];
     uint64_t expected = plan->rounds + world->oracle->assigned[key].count;
     if (newest->version > expected || (newest->version != expected && !world->deleted)) {
-        sim_fail(world, "exactly once: %s part %u is at version %llu, not %llu",
-                 sim_key_name(key), part, (unsigned long long)newest->version,
-                 (unsigned long long)expected);
+        sim_fail(world, "exactly once: %s part %u is at version %llu, not %llu", sim_key_name(key),
+                 part, (unsigned long long)newest->version, (unsigned long long)expected);
         return;
     }
     uint64_t rule = rule_version(world, newest->version, &newest->value);
@@ -264,9 +261,9 @@ static void check_rule(sim *world, uint32_t key)
         uint64_t rule = rule_version(world, newest->version, &newest->value);
         first = part == 0 ? rule : first;
         if (rule != first) {
-            sim_fail(world, "cut: part 0 of %s took the rule after version %llu, part %u after %llu",
-                     sim_key_name(key), (unsigned long long)first, part,
-                     (unsigned long long)rule);
+            sim_fail(world,
+                     "cut: part 0 of %s took the rule after version %llu, part %u after %llu",
+                     sim_key_name(key), (unsigned long long)first, part, (unsigned long long)rule);
         }
     }
 }
@@ -296,11 +293,11 @@ static void check_pushes(sim *world, uint32_t key, uint32_t part, const record *
         double numbers = sim_numbers_of(plan, &seen->value, rank);
         double first = (numbers - count * (count + 1) / 2) / (count == 0 ? 1 : count);
         sum += count;
-        if (!plan->chaos && (first < 0 || first != (double)(uint64_t)first ||
-                             (since == 0 && first != 0))) {
-            sim_fail(world, "order: %s part %u, version %llu: %.0f pushes of rank %u add up to %.0f",
-                     sim_key_name(key), part, (unsigned long long)seen->version, count, rank,
-                     numbers);
+        if (!plan->chaos &&
+            (first < 0 || first != (double)(uint64_t)first || (since == 0 && first != 0))) {
+            sim_fail(
+                world, "order: %s part %u, version %llu: %.0f pushes of rank %u add up to %.0f",
+                sim_key_name(key), part, (unsigned long long)seen->version, count, rank, numbers);
         }
     }
     double made = (double)(seen->version - since);
@@ -320,7 +317,8 @@ static void check_whole_rounds(sim *world, uint32_t key, uint32_t part, const re
     sim_value model;
     for (uint32_t rank = 1; rank < plan->workers; rank++) {
         if (sim_count_of(plan, &seen->value, rank) != count) {
-            sim_fail(world, "whole rounds: version %llu of %s part %u has %.0f of rank 0, %.0f of %u",
+            sim_fail(world,
+                     "whole rounds: version %llu of %s part %u has %.0f of rank 0, %.0f of %u",
                      (unsigned long long)seen->version, sim_key_name(key), part, count,
                      sim_count_of(plan, &seen->value, rank), rank);
             return;
@@ -347,8 +345,8 @@ static void check_step(sim *world, uint32_t key, uint32_t part, const record *be
     uint64_t numbers[SIM_WORKERS_MAX] = {0};
     bool any = false;
     for (uint32_t rank = 0; rank < plan->workers; rank++) {
-        double more = sim_count_of(plan, &seen->value, rank) -
-                      sim_count_of(plan, &before->value, rank);
+        double more =
+            sim_count_of(plan, &seen->value, rank) - sim_count_of(plan, &before->value, rank);
         if (more < 0 || more > (double)(seen->version - before->version)) {
             sim_fail(world, "rounds: version %llu of %s part %u has %.0f more of rank %u than %llu",
                      (unsigned long long)seen->version, sim_key_name(key), part, more, rank,

@@ -100,9 +100,9 @@ void sim_plan_make(kvs_seed *seed, sim_plan *out)
     out->inflight_parts = kvs_seed_chance(seed, 2) ? parts : draw(seed, parts, 4 * parts);
     uint64_t part_bytes = out->part_elements * sizeof(float);
     out->credit_bytes = kvs_seed_chance(seed, 2) ? part_bytes * draw(seed, 1, 3) : 0;
-    if (out->chaos && out->kind == KVS_SYNC && out->policy == KVS_POLICY_WAIT) {
+    if (out->chaos && out->kind == KVS_SYNC && out->policy != KVS_POLICY_SHRINK) {
         /* Who comes back may be a round ahead in some keys. What it holds of that must not keep it
-         * from the others: no deadline would end such a circle. */
+         * from the others: such a circle ends at a deadline, if at all, and may begin again. */
         out->credit_bytes = 0;
     }
     out->delay_ns = delays[kvs_seed_below(seed, 3)];

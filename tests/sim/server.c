@@ -90,8 +90,8 @@ static void send_ack(kvs_channel *channel, uint64_t first, uint64_t last, bool d
     message->duplicate = duplicate;
 }
 
-static void send_refusal(kvs_channel *channel, uint64_t sequence, const char *key,
-                         size_t key_bytes, const kvs_problem *problem)
+static void send_refusal(kvs_channel *channel, uint64_t sequence, const char *key, size_t key_bytes,
+                         const kvs_problem *problem)
 {
     reply *message = add_reply(channel, REPLY_REFUSAL);
     message->first = sequence;
@@ -404,8 +404,7 @@ static kvs_part_header header_of(const sim_plan *plan, const sim_part_message *p
                              .payload_bytes = elements * sizeof(float)};
 }
 
-void sim_stream_push(sim_stream *stream, uint32_t rank, const sim_part_message *parts,
-                     size_t count)
+void sim_stream_push(sim_stream *stream, uint32_t rank, const sim_part_message *parts, size_t count)
 {
     sim *world = stream->world;
     request *message = calloc(1, sizeof(*message));

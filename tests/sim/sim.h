@@ -51,7 +51,7 @@ typedef struct sim_plan {
     bool chaos; /* workers die, stall and leave; else only streams break */
     bool ahead; /* workers push rounds that are not due yet */
     bool barriers, assigns, rule_changes, snapshots, reads, inits;
-    bool deletes; /* the store, in the middle of it all */
+    bool deletes;                          /* the store, in the middle of it all */
     unsigned break_in, repeat_in, hold_in; /* one in so many; 0: never */
     unsigned turn_first; /* of 100 steps, how many give a turn while an event is due */
 } sim_plan;
@@ -112,7 +112,7 @@ struct sim {
 
     sim_stream *streams;
     uint32_t stream_count;
-    sim_client *clients; /* SIM_WORKERS_MAX */
+    sim_client *clients;    /* SIM_WORKERS_MAX */
     kvs_session **sessions; /* every one that ever was: a reference each */
     size_t session_count, session_room;
     sim_oracle *oracle;
@@ -242,21 +242,27 @@ typedef struct sim_op {
     sim_op_state state;
     kvs_status status;
     uint32_t key, part;
-    uint64_t number;   /* of a push */
+    uint64_t number; /* of a push */
+    int32_t priority;
     uint64_t sequence, after, min_version;
     uint64_t not_before_ns, sent_ns;
     bool snapshot;
-    bool resent;       /* after a break: may be answered as a duplicate */
+    bool resent;              /* after a break: may be answered as a duplicate */
     uint32_t copies, answers; /* on this connection */
-    uint32_t seen;     /* a bit a part: values that came */
+    uint32_t seen;            /* a bit a part: values that came */
     uint64_t versions[SIM_PARTS_MAX];
     double counts[SIM_PARTS_MAX]; /* own pushes that the values show */
     uint64_t own[SIM_PARTS_MAX];  /* own pushes of each part before it */
 } sim_op;
 
 typedef enum sim_life { SIM_AWAY, SIM_JOINING, SIM_RUNNING, SIM_FINISHED } sim_life;
-typedef enum sim_step_kind { SIM_STEP_PUSH, SIM_STEP_PULL, SIM_STEP_SYNC, SIM_STEP_NAP,
-                             SIM_STEP_BARRIER } sim_step_kind;
+typedef enum sim_step_kind {
+    SIM_STEP_PUSH,
+    SIM_STEP_PULL,
+    SIM_STEP_SYNC,
+    SIM_STEP_NAP,
+    SIM_STEP_BARRIER
+} sim_step_kind;
 typedef struct sim_step {
     sim_step_kind kind;
     uint32_t key;
@@ -276,8 +282,8 @@ struct sim_client {
     uint64_t window, credit_limit, credit_used;
     sim_op *ops; /* of this session: sequence 1 first */
     size_t op_count, op_room;
-    uint64_t low;                /* the lowest that is not answered */
-    uint64_t last[SIM_KEYS_MAX]; /* sequence given to the key */
+    uint64_t low;                                  /* the lowest that is not answered */
+    uint64_t last[SIM_KEYS_MAX];                   /* sequence given to the key */
     uint64_t numbers[SIM_KEYS_MAX][SIM_PARTS_MAX]; /* pushes, over all incarnations */
     uint64_t own[SIM_KEYS_MAX][SIM_PARTS_MAX];     /* pushes of this session */
     uint64_t seen[SIM_KEYS_MAX][SIM_PARTS_MAX];    /* own pushes seen in values: chaos */

@@ -396,8 +396,8 @@ static void run_join(sim *world, void *context, uint64_t number)
     if (sim_chance(world, 10)) {
         try_wrong_type(client);
     }
-    kvs_register request = {.type = world->plan.kind == KVS_SYNC ? "dist_device_sync"
-                                                                 : "dist_async",
+    kvs_register request = {.type =
+                                world->plan.kind == KVS_SYNC ? "dist_device_sync" : "dist_async",
                             .worker = name,
                             .rank = client->rank};
     kvs_session *session = NULL;
@@ -553,14 +553,14 @@ void sim_clients_explain(sim *world, char *out, size_t bytes)
                                  client->in_barrier ? " in a barrier" : "");
         if (used < bytes && client->life == SIM_RUNNING && client->low <= client->op_count) {
             const sim_op *op = &client->ops[client->low - 1];
-            used += (size_t)snprintf(
-                out + used, bytes - used, ", %llu of %zu (%s of %s part %u after %llu) is %s",
-                (unsigned long long)op->sequence, client->op_count,
-                op->snapshot                ? "snapshot"
-                : op->kind == SIM_OP_PULL   ? "pull"
-                                            : "push",
-                sim_key_name(op->key), op->part, (unsigned long long)op->after,
-                op->state == SIM_QUEUED ? "not sent" : "not answered");
+            used += (size_t)snprintf(out + used, bytes - used,
+                                     ", %llu of %zu (%s of %s part %u after %llu) is %s",
+                                     (unsigned long long)op->sequence, client->op_count,
+                                     op->snapshot              ? "snapshot"
+                                     : op->kind == SIM_OP_PULL ? "pull"
+                                                               : "push",
+                                     sim_key_name(op->key), op->part, (unsigned long long)op->after,
+                                     op->state == SIM_QUEUED ? "not sent" : "not answered");
         }
         used += used < bytes ? (size_t)snprintf(out + used, bytes - used, "; ") : 0;
     }
@@ -570,8 +570,8 @@ void sim_clients_close(sim *world)
 {
     for (uint32_t rank = 0; rank < world->plan.workers && !world->failed; rank++) {
         sim_client *client = &world->clients[rank];
-        if (client->credit_used != 0 && client->connected && !client->resumed &&
-            !world->deleted && !world->plan.chaos) {
+        if (client->credit_used != 0 && client->connected && !client->resumed && !world->deleted &&
+            !world->plan.chaos) {
             sim_fail(world, "credit: %llu bytes of rank %u have not come back",
                      (unsigned long long)client->credit_used, rank);
         }

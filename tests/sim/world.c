@@ -156,10 +156,9 @@ static void run_event(sim *world)
 void sim_loop(sim *world, bool (*done)(sim *world))
 {
     while (!world->failed && (done == NULL || !done(world))) {
-        bool soon = world->event_count > 0 &&
-                    world->events[0].at_ns <= world->now_ns + TURN_WAIT_NS;
-        if (world->ready_count > 0 &&
-            (!soon || sim_below(world, 100) < world->plan.turn_first)) {
+        bool soon =
+            world->event_count > 0 && world->events[0].at_ns <= world->now_ns + TURN_WAIT_NS;
+        if (world->ready_count > 0 && (!soon || sim_below(world, 100) < world->plan.turn_first)) {
             give_turn(world);
         } else if (world->event_count > 0) {
             run_event(world);

@@ -307,8 +307,7 @@ static void consumed(kvs_frame *frame, uint64_t now_ns)
     free(sent);
 }
 
-static request *make_request(fixture_worker *worker,
-                             void (*run)(kvs_task *task, uint64_t now_ns))
+static request *make_request(fixture_worker *worker, void (*run)(kvs_task *task, uint64_t now_ns))
 {
     request *r = calloc(1, sizeof *r);
     KVS_CHECK(r != NULL);

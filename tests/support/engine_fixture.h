@@ -26,13 +26,13 @@ typedef struct fixture_worker {
     fixture_answer answers[FIXTURE_ANSWERS];
     size_t answer_count;
     uint64_t credit_back;
-    float value[1 << 16]; /* what pulls have brought, by element of the last key */
-    uint64_t values;      /* parts */
-    kvs_version version;  /* of the last part */
+    float value[1 << 16];    /* what pulls have brought, by element of the last key */
+    uint64_t values;         /* parts */
+    kvs_version version;     /* of the last part */
     uint64_t value_sequence; /* of the last part */
-    bool slow;            /* values do not leave until fixture_sent */
-    uint64_t unsent;      /* bytes of values that have not left */
-    uint64_t bytes_pushed; /* that this channel has sent */
+    bool slow;               /* values do not leave until fixture_sent */
+    uint64_t unsent;         /* bytes of values that have not left */
+    uint64_t bytes_pushed;   /* that this channel has sent */
     uint64_t flushes;
     int references;
 } fixture_worker;

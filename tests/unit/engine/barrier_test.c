@@ -22,7 +22,8 @@ static void enter(fixture *f, entry *e, uint32_t rank, const char *name, uint64_
 
 static void open_with(fixture *f, uint32_t workers)
 {
-    fixture_open(f, &(fixture_options){.type = "dist_sync", .num_workers = workers, .part_elements = 4});
+    fixture_open(
+        f, &(fixture_options){.type = "dist_sync", .num_workers = workers, .part_elements = 4});
     for (uint32_t i = 0; i < workers; i++) {
         (void)fixture_join(f, i);
     }

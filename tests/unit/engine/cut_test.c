@@ -46,7 +46,8 @@ static void begin_rule(fixture *f, fixture_wait *wait, const char *json)
 
 static void open_sync(fixture *f, uint32_t workers)
 {
-    fixture_open(f, &(fixture_options){.type = "dist_sync", .num_workers = workers, .part_elements = 4});
+    fixture_open(
+        f, &(fixture_options){.type = "dist_sync", .num_workers = workers, .part_elements = 4});
     for (uint32_t i = 0; i < workers; i++) {
         (void)fixture_join(f, i);
     }
@@ -55,8 +56,12 @@ static void open_sync(fixture *f, uint32_t workers)
 /* The rights of the shard of "w"'s first part and of the other one, of two. */
 static void open_manual(fixture *f, kvs_policy policy, kvs_right **mine, kvs_right **other)
 {
-    fixture_open(f, &(fixture_options){.type = "dist_sync", .num_workers = 2, .part_elements = 4,
-                                       .policy = policy, .shards = 2, .manual = true});
+    fixture_open(f, &(fixture_options){.type = "dist_sync",
+                                       .num_workers = 2,
+                                       .part_elements = 4,
+                                       .policy = policy,
+                                       .shards = 2,
+                                       .manual = true});
     (void)fixture_join(f, 0);
     (void)fixture_join(f, 1);
     fixture_run_all(f);
@@ -81,18 +86,22 @@ static void reads_and_assignments_of_unknown_keys_are_told(void **state)
     assert_int_equal(wait.problem.status, KVS_KEY_NOT_FOUND);
     kvs_store_read(f.store, long_key, sizeof long_key, &snapshot, &wait.waiter, f.now_ns);
     assert_int_equal(wait.problem.status, KVS_KEY_NOT_FOUND);
-    kvs_store_assign(f.store, "x", 1, KVS_F32, &shape, ones, 16, NULL, NULL, &wait.waiter, f.now_ns);
+    kvs_store_assign(f.store, "x", 1, KVS_F32, &shape, ones, 16, NULL, NULL, &wait.waiter,
+                     f.now_ns);
     assert_int_equal(wait.problem.status, KVS_KEY_NOT_FOUND);
     fixture_init(&f, "w", zeros, 4);
-    kvs_store_assign(f.store, "w", 1, KVS_F64, &shape, ones, 16, NULL, NULL, &wait.waiter, f.now_ns);
+    kvs_store_assign(f.store, "w", 1, KVS_F64, &shape, ones, 16, NULL, NULL, &wait.waiter,
+                     f.now_ns);
     assert_int_equal(wait.problem.status, KVS_KEY_EXISTS);
     shape.rank = 0;
-    kvs_store_assign(f.store, "w", 1, KVS_F32, &shape, ones, 16, NULL, NULL, &wait.waiter, f.now_ns);
+    kvs_store_assign(f.store, "w", 1, KVS_F32, &shape, ones, 16, NULL, NULL, &wait.waiter,
+                     f.now_ns);
     assert_int_equal(wait.problem.status, KVS_KEY_EXISTS);
     begin_assign(&f, &wait, ones, 4, NULL, NULL);
     assert_int_equal(wait.problem.status, KVS_OK);
     shape = (kvs_shape){.rank = 1, .size = {4}};
-    kvs_store_assign(f.store, "w", 1, KVS_F32, &shape, ones, 12, NULL, NULL, &wait.waiter, f.now_ns);
+    kvs_store_assign(f.store, "w", 1, KVS_F32, &shape, ones, 12, NULL, NULL, &wait.waiter,
+                     f.now_ns);
     assert_int_equal(wait.problem.status, KVS_INVALID_TENSOR);
     fixture_close(&f);
 }
@@ -414,6 +423,34 @@ static void deletion_ends_cuts_that_wait_and_those_that_come(void **state)
     fixture_close(&f);
 }
 
+static void a_cut_whose_shards_close_one_by_one_ends(void **state)
+{
+    fixture f;
+    fixture_wait wait;
+    kvs_snapshot snapshot;
+    char key[2] = "a";
+    (void)state;
+    fixture_open(&f, &(fixture_options){.type = "dist_sync",
+                                        .num_workers = 1,
+                                        .part_elements = 4,
+                                        .shards = 2,
+                                        .manual = true});
+    while (kvs_shard_of(key, 1, 0, 2) != 0 || kvs_shard_of(key, 1, 1, 2) != 1) {
+        key[0]++;
+    }
+    fixture_init(&f, key, zeros, 8);
+    fixture_wait_begin(&wait, 0);
+    kvs_store_read(f.store, key, 1, &snapshot, &wait.waiter, f.now_ns);
+    fixture_run(&f, &f.store->shards[0]->right); /* has reported */
+    assert_int_equal(kvs_store_delete(f.engine, "default", f.now_ns, NULL), KVS_OK);
+    fixture_run(&f, &f.store->shards[0]->right); /* is closed */
+    fixture_run(&f, &f.store->shards[1]->right); /* reports, is closed, drops its part */
+    fixture_run_all(&f);
+    assert_int_equal(wait.calls, 1);
+    assert_int_equal(wait.problem.status, KVS_STORE_DELETED);
+    fixture_close(&f);
+}
+
 static void assignments_without_end_take_no_memory_without_end(void **state)
 {
     fixture f;
@@ -492,6 +529,7 @@ int main(void)
         cmocka_unit_test(an_assignment_past_its_deadline_still_takes_place),
         cmocka_unit_test(a_failed_round_lets_the_parts_meet),
         cmocka_unit_test(deletion_ends_cuts_that_wait_and_those_that_come),
+        cmocka_unit_test(a_cut_whose_shards_close_one_by_one_ends),
         cmocka_unit_test(assignments_without_end_take_no_memory_without_end),
         cmocka_unit_test(a_reader_keeps_its_bytes_after_the_store_is_gone),
         cmocka_unit_test(rounds_are_listed_with_who_is_missing),

@@ -26,8 +26,11 @@ static kvs_part_header whole(const char *key, uint64_t elements, uint64_t sequen
 
 static fixture_worker *open_async(fixture *f)
 {
-    fixture_open(f, &(fixture_options){.type = "dist_async", .num_workers = 2, .part_elements = 4,
-                                       .inflight_parts = 32, .credit_bytes = 64});
+    fixture_open(f, &(fixture_options){.type = "dist_async",
+                                       .num_workers = 2,
+                                       .part_elements = 4,
+                                       .inflight_parts = 32,
+                                       .credit_bytes = 64});
     fixture_worker *a = fixture_join(f, 0);
     fixture_init(f, "w", zeros, 10);
     fixture_optimizer(f, "{\"name\":\"test\"}"); /* w += g */
@@ -54,19 +57,43 @@ static uint8_t shapes_33[33]; /* of ones */
 static uint8_t cut_shape[] = {0x80};
 static char long_key[1000];
 
-static void no_such_key(kvs_part_header *h) { h->key = "x"; }
-static void empty_key(kvs_part_header *h) { h->key_bytes = 0; }
+static void no_such_key(kvs_part_header *h)
+{
+    h->key = "x";
+}
+static void empty_key(kvs_part_header *h)
+{
+    h->key_bytes = 0;
+}
 static void huge_key(kvs_part_header *h)
 {
     h->key = long_key;
     h->key_bytes = sizeof long_key;
 }
-static void sparse(kvs_part_header *h) { h->storage = KVS_ROW_SPARSE; }
-static void row_ids(kvs_part_header *h) { h->row_ids_bytes = 1; }
-static void two_bit(kvs_part_header *h) { h->codec = KVS_CODEC_2BIT; }
-static void weighted(kvs_part_header *h) { h->has_weight = true; }
-static void f64(kvs_part_header *h) { h->dtype = KVS_F64; }
-static void no_dtype(kvs_part_header *h) { h->dtype = (kvs_dtype)99; }
+static void sparse(kvs_part_header *h)
+{
+    h->storage = KVS_ROW_SPARSE;
+}
+static void row_ids(kvs_part_header *h)
+{
+    h->row_ids_bytes = 1;
+}
+static void two_bit(kvs_part_header *h)
+{
+    h->codec = KVS_CODEC_2BIT;
+}
+static void weighted(kvs_part_header *h)
+{
+    h->has_weight = true;
+}
+static void f64(kvs_part_header *h)
+{
+    h->dtype = KVS_F64;
+}
+static void no_dtype(kvs_part_header *h)
+{
+    h->dtype = (kvs_dtype)99;
+}
 static void shape_9(kvs_part_header *h)
 {
     h->has_shape = true;
@@ -85,18 +112,54 @@ static void shape_cut(kvs_part_header *h)
     h->shape = cut_shape;
     h->shape_bytes = 1;
 }
-static void inside_a_part(kvs_part_header *h) { h->element_offset = 2; }
-static void past_the_end(kvs_part_header *h) { h->element_offset = 12; }
-static void far_past_the_end(kvs_part_header *h) { h->element_offset = UINT64_MAX - 3; }
-static void last_part(kvs_part_header *h) { h->element_offset = 8; } /* has 2 elements */
-static void crosses(kvs_part_header *h) { h->element_count = 5; }
-static void few_elements(kvs_part_header *h) { h->element_count = 3; }
-static void all_elements(kvs_part_header *h) { h->element_count = UINT64_MAX; }
-static void no_sequence(kvs_part_header *h) { h->sequence = 0; }
-static void after_itself(kvs_part_header *h) { h->after = h->sequence; }
-static void after_all(kvs_part_header *h) { h->after = UINT64_MAX; }
-static void beyond(kvs_part_header *h) { h->sequence += 32; }
-static void far_beyond(kvs_part_header *h) { h->sequence = UINT64_MAX; }
+static void inside_a_part(kvs_part_header *h)
+{
+    h->element_offset = 2;
+}
+static void past_the_end(kvs_part_header *h)
+{
+    h->element_offset = 12;
+}
+static void far_past_the_end(kvs_part_header *h)
+{
+    h->element_offset = UINT64_MAX - 3;
+}
+static void last_part(kvs_part_header *h)
+{
+    h->element_offset = 8;
+} /* has 2 elements */
+static void crosses(kvs_part_header *h)
+{
+    h->element_count = 5;
+}
+static void few_elements(kvs_part_header *h)
+{
+    h->element_count = 3;
+}
+static void all_elements(kvs_part_header *h)
+{
+    h->element_count = UINT64_MAX;
+}
+static void no_sequence(kvs_part_header *h)
+{
+    h->sequence = 0;
+}
+static void after_itself(kvs_part_header *h)
+{
+    h->after = h->sequence;
+}
+static void after_all(kvs_part_header *h)
+{
+    h->after = UINT64_MAX;
+}
+static void beyond(kvs_part_header *h)
+{
+    h->sequence += 32;
+}
+static void far_beyond(kvs_part_header *h)
+{
+    h->sequence = UINT64_MAX;
+}
 
 static const row rows[] = {
     {"no such key", no_such_key, KVS_KEY_NOT_FOUND, true},
@@ -125,7 +188,8 @@ static const row rows[] = {
     {"far beyond the window", far_beyond, KVS_SEQ_GAP, false},
 };
 
-static void every_refusal_has_its_status_gives_its_bytes_back_and_uses_its_sequence_or_not(void **state)
+static void
+every_refusal_has_its_status_gives_its_bytes_back_and_uses_its_sequence_or_not(void **state)
 {
     fixture f;
     (void)state;
@@ -202,8 +266,9 @@ static void what_is_over_the_credit_has_not_used_its_sequence(void **state)
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 2, .part_elements = 4,
-                                        .credit_bytes = 48});
+    fixture_open(
+        &f, &(fixture_options){
+                .type = "dist_sync", .num_workers = 2, .part_elements = 4, .credit_bytes = 48});
     fixture_worker *a = fixture_join(&f, 0);
     fixture_worker *b = fixture_join(&f, 1);
     fixture_init(&f, "w", zeros, 12);
@@ -289,9 +354,14 @@ static void random_schedule(uint64_t seed, const char *type, kvs_policy policy)
     fixture f;
     fixture_worker *w[3];
     const uint64_t number = seed;
-    fixture_open(&f, &(fixture_options){.type = type, .num_workers = 3, .part_elements = 4,
-                                        .policy = policy, .shards = 3, .inflight_parts = 16,
-                                        .credit_bytes = 100, .manual = true});
+    fixture_open(&f, &(fixture_options){.type = type,
+                                        .num_workers = 3,
+                                        .part_elements = 4,
+                                        .policy = policy,
+                                        .shards = 3,
+                                        .inflight_parts = 16,
+                                        .credit_bytes = 100,
+                                        .manual = true});
     for (int i = 0; i < 3; i++) {
         w[i] = fixture_join(&f, i);
     }
@@ -381,7 +451,8 @@ int main(void)
     memset(long_key, 'k', sizeof long_key);
     memset(shapes_33, 1, sizeof shapes_33);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_refusal_has_its_status_gives_its_bytes_back_and_uses_its_sequence_or_not),
+        cmocka_unit_test(
+            every_refusal_has_its_status_gives_its_bytes_back_and_uses_its_sequence_or_not),
         cmocka_unit_test(one_bad_part_of_a_frame_hurts_no_other),
         cmocka_unit_test(a_refusal_lets_pass_what_waited_for_its_sequence),
         cmocka_unit_test(what_is_over_the_credit_has_not_used_its_sequence),

@@ -20,7 +20,8 @@ typedef struct given {
 
 static void open_with(fixture *f, uint32_t workers)
 {
-    fixture_open(f, &(fixture_options){.type = "dist_sync", .num_workers = workers, .part_elements = 4});
+    fixture_open(
+        f, &(fixture_options){.type = "dist_sync", .num_workers = workers, .part_elements = 4});
 }
 
 static kvs_init *begin(fixture *f, kvs_session *session)
@@ -112,8 +113,9 @@ static void a_part_that_does_not_fit_is_refused_and_the_rest_goes_on(void **stat
 {
     static const struct {
         uint64_t elements, offset, count;
-    } rows[] = {{10, 2, 4}, {10, 12, 4}, {10, 8, 4}, {10, 0, 3}, {10, 0, 8}, {10, UINT64_MAX - 3, 4},
-                {10, 0, UINT64_MAX}, {9, 0, 4}, {10, 0, 0}};
+    } rows[] = {{10, 2, 4},          {10, 12, 4}, {10, 8, 4},
+                {10, 0, 3},          {10, 0, 8},  {10, UINT64_MAX - 3, 4},
+                {10, 0, UINT64_MAX}, {9, 0, 4},   {10, 0, 0}};
     fixture f;
     (void)state;
     open_with(&f, 1);
@@ -318,15 +320,31 @@ static void keys_are_up_to_256_bytes_of_utf8_without_control_characters(void **s
         const char *key;
         bool good;
     } rows[] = {
-        {"a", true},           {"fc1.weight/0 x", true},  {"\xc3\xa9", true},
-        {"\xe2\x82\xac", true}, {"\xf0\x9f\x98\x80", true}, {"\xf4\x8f\xbf\xbf", true},
-        {"\xed\x9f\xbf", true}, {"\xc2\xa0", true},
-        {"", false},           {"a\n", false},            {"\x01", false},
-        {"a\x7f", false},      {"\xc2\x85", false},       {"\x80", false},
-        {"\xc3", false},       {"\xc0\xaf", false},       {"\xe0\x80\x80", false},
-        {"\xed\xa0\x80", false}, {"\xf4\x90\x80\x80", false}, {"\xf5\x80\x80\x80", false},
-        {"\xe2\x82", false},   {"\xf0\x9f\x98", false},   {"a\xff", false},
-        {"\xe2\x28\xa1", false}, {"\xf0\x8f\xbf\xbf", false},
+        {"a", true},
+        {"fc1.weight/0 x", true},
+        {"\xc3\xa9", true},
+        {"\xe2\x82\xac", true},
+        {"\xf0\x9f\x98\x80", true},
+        {"\xf4\x8f\xbf\xbf", true},
+        {"\xed\x9f\xbf", true},
+        {"\xc2\xa0", true},
+        {"", false},
+        {"a\n", false},
+        {"\x01", false},
+        {"a\x7f", false},
+        {"\xc2\x85", false},
+        {"\x80", false},
+        {"\xc3", false},
+        {"\xc0\xaf", false},
+        {"\xe0\x80\x80", false},
+        {"\xed\xa0\x80", false},
+        {"\xf4\x90\x80\x80", false},
+        {"\xf5\x80\x80\x80", false},
+        {"\xe2\x82", false},
+        {"\xf0\x9f\x98", false},
+        {"a\xff", false},
+        {"\xe2\x28\xa1", false},
+        {"\xf0\x8f\xbf\xbf", false},
     };
     fixture f;
     char long_key[KVS_KEY_BYTES_MAX + 2];
@@ -494,7 +512,9 @@ static void values_beyond_the_budget_are_refused_and_leave_nothing(void **state)
     fixture f;
     kvs_store_info before, after;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 1, .part_elements = 4,
+    fixture_open(&f, &(fixture_options){.type = "dist_sync",
+                                        .num_workers = 1,
+                                        .part_elements = 4,
                                         .memory_bytes_max = 200});
     kvs_store_describe(f.store, &before);
     kvs_init *init = begin(&f, NULL);
@@ -517,8 +537,9 @@ static void the_window_grows_to_the_number_of_parts(void **state)
     float *many = calloc(400, sizeof *many);
     (void)state;
     assert_non_null(many);
-    fixture_open(&f, &(fixture_options){.type = "dist_async", .num_workers = 1, .part_elements = 4,
-                                        .inflight_parts = 8});
+    fixture_open(
+        &f, &(fixture_options){
+                .type = "dist_async", .num_workers = 1, .part_elements = 4, .inflight_parts = 8});
     fixture_worker *a = fixture_join(&f, 0);
     fixture_init(&f, "w", many, 400);
     kvs_store_describe(f.store, &info);

@@ -14,9 +14,9 @@ static kvs_key *make(const char *name, uint64_t elements, uint64_t part_elements
 {
     kvs_key *key = NULL;
     kvs_shape shape = {.rank = 1, .size = {elements}};
-    assert_int_equal(kvs_key_make(name, (uint32_t)strlen(name), KVS_F32, &shape, part_elements, 130,
-                                  &key),
-                     KVS_OK);
+    assert_int_equal(
+        kvs_key_make(name, (uint32_t)strlen(name), KVS_F32, &shape, part_elements, 130, &key),
+        KVS_OK);
     return key;
 }
 
@@ -24,7 +24,8 @@ static void a_value_is_cut_into_parts_of_which_only_the_last_is_short(void **sta
 {
     static const struct {
         uint64_t elements, part_elements, parts, last;
-    } rows[] = {{0, 4, 1, 0}, {1, 4, 1, 1}, {4, 4, 1, 4}, {5, 4, 2, 1}, {12, 4, 3, 4}, {11, 4, 3, 3}};
+    } rows[] = {{0, 4, 1, 0}, {1, 4, 1, 1},  {4, 4, 1, 4},
+                {5, 4, 2, 1}, {12, 4, 3, 4}, {11, 4, 3, 3}};
     (void)state;
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
         kvs_key *key = make("w", rows[r].elements, rows[r].part_elements);

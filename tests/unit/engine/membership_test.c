@@ -15,8 +15,9 @@ static const float zeros[8];
 
 static void open_with(fixture *f, uint32_t workers, kvs_policy policy)
 {
-    fixture_open(f, &(fixture_options){.type = "dist_sync", .num_workers = workers, .part_elements = 4,
-                                       .policy = policy});
+    fixture_open(
+        f, &(fixture_options){
+               .type = "dist_sync", .num_workers = workers, .part_elements = 4, .policy = policy});
 }
 
 static kvs_status try_register(fixture *f, const kvs_register *request)
@@ -155,9 +156,11 @@ static void a_lease_ends_after_its_time_and_the_session_with_it(void **state)
     assert_int_equal(fixture_status(a, s), KVS_FENCED);
     uint64_t p = fixture_pull(a, "w", 0);
     assert_int_equal(fixture_status(a, p), KVS_FENCED);
-    assert_int_equal(try_register(&f, &(kvs_register){.type = "", .worker = "", .rank = -1,
-                                                      .resume = a->info.id, .epoch = 7}),
-                     KVS_FENCED);
+    assert_int_equal(
+        try_register(&f,
+                     &(kvs_register){
+                         .type = "", .worker = "", .rank = -1, .resume = a->info.id, .epoch = 7}),
+        KVS_FENCED);
     kvs_session *found = NULL;
     kvs_problem problem;
     assert_int_equal(kvs_session_find(f.store, a->info.id, sizeof a->info.id, 7, &found, &problem),
@@ -204,8 +207,11 @@ static void answers_to_two_sessions_of_one_rank_may_meet_in_one_turn(void **stat
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 1, .part_elements = 4,
-                                        .shards = 1, .manual = true});
+    fixture_open(&f, &(fixture_options){.type = "dist_sync",
+                                        .num_workers = 1,
+                                        .part_elements = 4,
+                                        .shards = 1,
+                                        .manual = true});
     fixture_worker *a = fixture_join(&f, 0);
     fixture_run_all(&f);
     fixture_init(&f, "w", zeros, 4);

@@ -18,7 +18,8 @@ static const float twos[16] = {2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2};
 
 static void open_sync(fixture *f, uint32_t workers)
 {
-    fixture_open(f, &(fixture_options){.type = "dist_sync", .num_workers = workers, .part_elements = 4});
+    fixture_open(
+        f, &(fixture_options){.type = "dist_sync", .num_workers = workers, .part_elements = 4});
     for (uint32_t i = 0; i < workers; i++) {
         (void)fixture_join(f, i);
     }
@@ -30,7 +31,8 @@ static fixture_worker *open_large(fixture *f, unsigned keys)
     char name[2] = "a";
     float *values = calloc(2 * LARGE_PART, sizeof *values);
     assert_non_null(values);
-    fixture_open(f, &(fixture_options){.type = "dist_sync", .num_workers = 1, .part_elements = LARGE_PART});
+    fixture_open(
+        f, &(fixture_options){.type = "dist_sync", .num_workers = 1, .part_elements = LARGE_PART});
     fixture_worker *a = fixture_join(f, 0);
     for (unsigned i = 0; i < keys; i++) {
         name[0] = (char)('a' + i);
@@ -62,12 +64,17 @@ static void what_cannot_be_pulled_is_told_why_and_whether_its_sequence_was_used(
         bool used;
     } rows[] = {
         {{.key = "x", .key_bytes = 1, .sequence = 1}, KVS_KEY_NOT_FOUND, true},
-        {{.key = long_key, .key_bytes = sizeof long_key - 1, .sequence = 2}, KVS_KEY_NOT_FOUND, true},
+        {{.key = long_key, .key_bytes = sizeof long_key - 1, .sequence = 2},
+         KVS_KEY_NOT_FOUND,
+         true},
         {{.key = "w", .key_bytes = 1, .sequence = 3, .after = 3}, KVS_INVALID_FIELD, true},
         {{.key = "w", .key_bytes = 1, .sequence = 4, .after = UINT64_MAX}, KVS_INVALID_FIELD, true},
-        {{.key = "w", .key_bytes = 1, .sequence = 5, .min_version = {8, 1}}, KVS_INVALID_FIELD, true},
+        {{.key = "w", .key_bytes = 1, .sequence = 5, .min_version = {8, 1}},
+         KVS_INVALID_FIELD,
+         true},
         {{.key = "w", .key_bytes = 1, .sequence = 6, .min_version = {7, 1}, .snapshot = true},
-         KVS_UNIMPLEMENTED, true},
+         KVS_UNIMPLEMENTED,
+         true},
         {{.key = "w", .key_bytes = 1, .sequence = UINT64_MAX}, KVS_SEQ_GAP, false},
         {{.key = "w", .key_bytes = 1, .sequence = 100000}, KVS_SEQ_GAP, false},
     };
@@ -144,8 +151,11 @@ static void a_snapshot_after_a_pull_is_answered_when_the_pull_is(void **state)
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 1, .part_elements = 4,
-                                        .shards = 1, .manual = true});
+    fixture_open(&f, &(fixture_options){.type = "dist_sync",
+                                        .num_workers = 1,
+                                        .part_elements = 4,
+                                        .shards = 1,
+                                        .manual = true});
     fixture_worker *a = fixture_join(&f, 0);
     fixture_run_all(&f);
     fixture_init(&f, "w", zeros, 4);
@@ -333,8 +343,10 @@ static void pulls_go_on_however_many_there_are(void **state)
     float *values = calloc(2 * LARGE_PART, sizeof *values);
     (void)state;
     assert_non_null(values);
-    fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 1,
-                                        .part_elements = LARGE_PART, .inflight_parts = 4});
+    fixture_open(&f, &(fixture_options){.type = "dist_sync",
+                                        .num_workers = 1,
+                                        .part_elements = LARGE_PART,
+                                        .inflight_parts = 4});
     fixture_worker *a = fixture_join(&f, 0);
     fixture_init(&f, "w", values, 2 * LARGE_PART);
     free(values);
@@ -404,7 +416,7 @@ static void closing_a_channel_ends_its_pulls_and_no_others(void **state)
     assert_int_equal(fixture_status(other, 21), KVS_STATUS_COUNT);
     size_t answers = a->answer_count;
     fixture_close_channel(a);
-    fixture_close_channel(a); /* twice is once */
+    fixture_close_channel(a);                   /* twice is once */
     assert_int_equal(a->answer_count, answers); /* it is not told any more */
     assert_int_equal(a->references, 0);
     assert_int_equal(fixture_status(other, 21), KVS_OK);

@@ -164,7 +164,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(whoever_posts_to_an_idle_right_runs_the_task, begin),
-        cmocka_unit_test_setup(a_task_posted_by_a_task_runs_after_it_and_before_the_turn_ends, begin),
+        cmocka_unit_test_setup(a_task_posted_by_a_task_runs_after_it_and_before_the_turn_ends,
+                               begin),
         cmocka_unit_test_setup(a_task_posted_by_the_end_of_a_turn_makes_another_turn, begin),
         cmocka_unit_test_setup(a_list_runs_in_its_order, begin),
         cmocka_unit_test_setup(a_task_never_runs_before_the_time_of_its_post, begin),

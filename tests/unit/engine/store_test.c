@@ -111,7 +111,8 @@ static void a_worker_may_run_rounds_ahead_of_another(void **state)
         first[i] = fixture_push(a, "w", i == 2 ? twos : ones, 10, after, false);
         after = first[i] + 2;
     }
-    assert_int_equal(a->credit_back, 40); /* the first was summed; the others wait and are charged */
+    assert_int_equal(a->credit_back,
+                     40); /* the first was summed; the others wait and are charged */
     for (uint64_t i = 0; i < 3; i++) {
         (void)fixture_push(b, "w", zeros, 10, i * 3, false);
         assert_int_equal(status_of(a, first[i]), KVS_OK);
@@ -126,7 +127,8 @@ static void repeated_parts_are_applied_once_and_acked_again(void **state)
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_async", .num_workers = 2, .part_elements = 4});
+    fixture_open(&f,
+                 &(fixture_options){.type = "dist_async", .num_workers = 2, .part_elements = 4});
     fixture_worker *a = fixture_join(&f, -1);
     fixture_init(&f, "w", zeros, 10);
     fixture_optimizer(&f, "{\"name\": \"sgd\", \"learning_rate\": 1.0, \"wd\": 0}");
@@ -151,8 +153,9 @@ static void sequences_may_come_in_any_order_within_the_window(void **state)
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_async", .num_workers = 1, .part_elements = 4,
-                                        .inflight_parts = 16});
+    fixture_open(
+        &f, &(fixture_options){
+                .type = "dist_async", .num_workers = 1, .part_elements = 4, .inflight_parts = 16});
     fixture_worker *a = fixture_join(&f, -1);
     fixture_init(&f, "w", zeros, 4);
     fixture_optimizer(&f, "{\"name\": \"test\"}"); /* w += g */
@@ -176,8 +179,9 @@ static void more_than_the_credit_is_refused_and_may_be_sent_again(void **state)
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 2, .part_elements = 4,
-                                        .credit_bytes = 40});
+    fixture_open(
+        &f, &(fixture_options){
+                .type = "dist_sync", .num_workers = 2, .part_elements = 4, .credit_bytes = 40});
     fixture_worker *a = fixture_join(&f, 0);
     fixture_worker *b = fixture_join(&f, 1);
     fixture_init(&f, "w", zeros, 10);
@@ -194,7 +198,8 @@ static void an_asynchronous_store_wants_an_optimizer(void **state)
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_async", .num_workers = 1, .part_elements = 4});
+    fixture_open(&f,
+                 &(fixture_options){.type = "dist_async", .num_workers = 1, .part_elements = 4});
     fixture_worker *a = fixture_join(&f, -1);
     fixture_init(&f, "w", zeros, 4);
     uint64_t s = fixture_push(a, "w", ones, 4, 0, false);
@@ -235,7 +240,9 @@ static void a_lost_lease_shrinks_the_round(void **state)
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 3, .part_elements = 4,
+    fixture_open(&f, &(fixture_options){.type = "dist_sync",
+                                        .num_workers = 3,
+                                        .part_elements = 4,
                                         .policy = KVS_POLICY_SHRINK});
     fixture_worker *w[3] = {fixture_join(&f, 0), fixture_join(&f, 1), fixture_join(&f, 2)};
     fixture_init(&f, "w", zeros, 10);
@@ -258,7 +265,9 @@ static void a_slow_rank_is_left_out_at_the_deadline(void **state)
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 2, .part_elements = 4,
+    fixture_open(&f, &(fixture_options){.type = "dist_sync",
+                                        .num_workers = 2,
+                                        .part_elements = 4,
                                         .policy = KVS_POLICY_SHRINK});
     fixture_worker *a = fixture_join(&f, 0);
     fixture_worker *b = fixture_join(&f, 1);
@@ -266,8 +275,7 @@ static void a_slow_rank_is_left_out_at_the_deadline(void **state)
     uint64_t s = fixture_push(a, "w", ones, 10, 0, false);
     for (int i = 0; i < 13; i++) {
         assert_int_equal(kvs_session_heartbeat(a->session, f.now_ns), KVS_OK);
-        assert_int_equal(kvs_session_heartbeat(b->session, f.now_ns),
-                         i < 13 ? KVS_OK : KVS_FENCED);
+        assert_int_equal(kvs_session_heartbeat(b->session, f.now_ns), i < 13 ? KVS_OK : KVS_FENCED);
         fixture_tick(&f, 5 * KVS_SECOND);
     }
     fixture_tick(&f, 1);
@@ -371,7 +379,8 @@ static void a_push_cut_by_the_end_of_its_session_counts_for_all_parts(void **sta
 {
     fixture f;
     (void)state;
-    fixture_open(&f, &(fixture_options){.type = "dist_async", .num_workers = 2, .part_elements = 4});
+    fixture_open(&f,
+                 &(fixture_options){.type = "dist_async", .num_workers = 2, .part_elements = 4});
     fixture_worker *a = fixture_join(&f, -1);
     fixture_worker *b = fixture_join(&f, -1);
     fixture_init(&f, "w", zeros, 10);

@@ -243,9 +243,14 @@ static void init_keys(kvs_store *store)
             uint64_t count = ELEMENTS - at < PART ? ELEMENTS - at : PART;
             kvs_span span = {.data = (const uint8_t *)zeros, .bytes = count * sizeof(float)};
             kvs_payload payload = {.spans = &span, .count = 1, .bytes = span.bytes};
-            kvs_part_header header = {.key = names[k], .key_bytes = 1, .dtype = KVS_F32,
-                                      .has_shape = true, .shape = shape, .shape_bytes = 1,
-                                      .element_offset = at, .element_count = count,
+            kvs_part_header header = {.key = names[k],
+                                      .key_bytes = 1,
+                                      .dtype = KVS_F32,
+                                      .has_shape = true,
+                                      .shape = shape,
+                                      .shape_bytes = 1,
+                                      .element_offset = at,
+                                      .element_count = count,
                                       .payload_bytes = span.bytes};
             KVS_CHECK(kvs_init_part(init, &header, &payload, &problem) == KVS_OK);
         }
@@ -293,9 +298,8 @@ static void workers_on_threads_of_their_own_see_every_round(void **state)
         workers[i].sequence = 1;
         pthread_mutex_init(&workers[i].mutex, NULL);
         pthread_cond_init(&workers[i].changed, NULL);
-        assert_int_equal(kvs_session_register(store, &request, 1, &workers[i].session, &info,
-                                              &problem),
-                         KVS_OK);
+        assert_int_equal(
+            kvs_session_register(store, &request, 1, &workers[i].session, &info, &problem), KVS_OK);
     }
     for (int i = 0; i < WORKERS; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);

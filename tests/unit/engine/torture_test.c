@@ -96,8 +96,7 @@ static kvs_status create_store(world *w, uint64_t n, bool goes_on, bool *failed)
     kvs_store *store = NULL;
     kvs_store_options options = {.name = "other", .type = "dist_sync", .num_workers = 3};
     failing_alloc_begin(n, goes_on);
-    kvs_status status =
-        ended(kvs_store_create(w->f.engine, &options, &store, &problem), failed);
+    kvs_status status = ended(kvs_store_create(w->f.engine, &options, &store, &problem), failed);
     assert_true(status == KVS_OK || store == NULL);
     kvs_store_unref(store);
     return status;
@@ -143,8 +142,11 @@ static kvs_status init_keys(world *w, uint64_t n, bool goes_on, bool *failed)
     fixture_wait wait;
     uint8_t packed[16];
     kvs_shape shape = {.rank = 1, .size = {10}};
-    kvs_part_header header = {.dtype = KVS_F32, .has_shape = true, .shape = packed,
-                              .shape_bytes = kvs_shape_pack(&shape, packed), .key_bytes = 2};
+    kvs_part_header header = {.dtype = KVS_F32,
+                              .has_shape = true,
+                              .shape = packed,
+                              .shape_bytes = kvs_shape_pack(&shape, packed),
+                              .key_bytes = 2};
     char names[20][3];
     fixture_wait_begin(&wait, 0);
     failing_alloc_begin(n, goes_on);
@@ -345,8 +347,10 @@ static void open_world(world *w, bool bare, bool with_rule)
     static const char next[] = "{\"name\":\"adam\"}";
     kvs_problem problem;
     memset(w, 0, sizeof *w);
-    fixture_open(&w->f, &(fixture_options){.type = "dist_sync", .num_workers = bare ? 3 : 2,
-                                           .part_elements = 4, .manual = true});
+    fixture_open(&w->f, &(fixture_options){.type = "dist_sync",
+                                           .num_workers = bare ? 3 : 2,
+                                           .part_elements = 4,
+                                           .manual = true});
     assert_int_equal(kvs_optimizer_parse(next, strlen(next), &w->optimizer, &problem), KVS_OK);
     w->a = fixture_join(&w->f, 0);
     w->b = fixture_join(&w->f, 1);
@@ -397,8 +401,8 @@ static bool once(const operation *o, uint64_t n, bool goes_on, bool with_rule)
     look(&w, &before);
     kvs_status status = o->run(&w, n, goes_on, &failed);
     if (status != KVS_OK) {
-        if (!failed || (status != KVS_NO_MEMORY && status != KVS_OVER_CREDIT &&
-                        status != KVS_TOO_MANY)) {
+        if (!failed ||
+            (status != KVS_NO_MEMORY && status != KVS_OVER_CREDIT && status != KVS_TOO_MANY)) {
             fail_msg("%s: %s at allocation %llu", o->name, kvs_status_find(status)->reason,
                      (unsigned long long)n);
         }
@@ -416,8 +420,8 @@ static bool once(const operation *o, uint64_t n, bool goes_on, bool with_rule)
         }
         status = o->run(&w, 0, false, &again);
         if (status != KVS_OK) {
-            fail_msg("%s: %s again after allocation %llu", o->name,
-                     kvs_status_find(status)->reason, (unsigned long long)n);
+            fail_msg("%s: %s again after allocation %llu", o->name, kvs_status_find(status)->reason,
+                     (unsigned long long)n);
         }
     }
     close_world(&w);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 static void system_random(void *out, size_t bytes)
 {
@@ -45,6 +46,10 @@ kvs_status kvs_engine_open(const kvs_engine_options *options, kvs_engine **out)
     engine->inflight_parts =
         options->inflight_parts != 0 ? options->inflight_parts : KVS_INFLIGHT_PARTS_MIN;
     engine->budget.bytes_max = options->memory_bytes_max;
+    if (engine->budget.bytes_max == 0) {
+        engine->budget.bytes_max =
+            (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    }
     *out = engine;
     return KVS_OK;
 }

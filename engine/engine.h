@@ -37,7 +37,7 @@ typedef struct kvs_engine_options {
     uint64_t credit_bytes;     /* of each session; 0: KVS_CREDIT_BYTES_DEFAULT */
     uint64_t part_elements;    /* 0: KVS_PART_ELEMENTS, as every server; less only in tests */
     uint64_t inflight_parts;   /* 0: KVS_INFLIGHT_PARTS_MIN; less only in tests */
-    uint64_t memory_bytes_max; /* of weights, states and held contributions; 0: no bound */
+    uint64_t memory_bytes_max; /* of weights, states, held contributions; 0: the machine's */
     void (*random)(void *out, size_t bytes); /* session ids; NULL: getrandom */
     kvs_scheduler *scheduler;                /* NULL but in the simulation */
 } kvs_engine_options;

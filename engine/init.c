@@ -144,7 +144,7 @@ static bool same(const kvs_key *key, const kvs_part_header *header, const kvs_sh
 
 /* The place of a key in this init, made at its first part. */
 static kvs_status get_pending(kvs_init *init, const kvs_part_header *header, const kvs_shape *shape,
-                              pending_key **out, kvs_problem *problem)
+                              uint64_t elements, pending_key **out, kvs_problem *problem)
 {
     pending_key *pending = find_pending(init, header->key, header->key_bytes);
     if (pending != NULL) {
@@ -170,6 +170,12 @@ static kvs_status get_pending(kvs_init *init, const kvs_part_header *header, con
         init->room = room;
     }
     kvs_key *key = there;
+    const kvs_budget *budget = &store->engine->budget;
+    uint64_t bytes = elements * kvs_dtype_bytes(header->dtype);
+    if (there == NULL && bytes > budget->bytes_max) { /* before its parts are made */
+        return kvs_problem_set(problem, KVS_OVER_BUDGET, "%" PRIu64 " bytes are more than %" PRIu64,
+                               bytes, budget->bytes_max);
+    }
     if (there == NULL &&
         kvs_key_make(header->key, header->key_bytes, header->dtype, shape,
                      store->engine->part_elements, store->num_workers, &key) != KVS_OK) {
@@ -245,7 +251,7 @@ kvs_status kvs_init_part(kvs_init *init, const kvs_part_header *header, const kv
     pending_key *pending = NULL;
     kvs_part *part = NULL;
     KVS_TRY(judge_key(init->store->engine->backend, header, &shape, &elements, problem));
-    KVS_TRY(get_pending(init, header, &shape, &pending, problem));
+    KVS_TRY(get_pending(init, header, &shape, elements, &pending, problem));
     if (!init->giver || pending->existed) {
         return KVS_OK;
     }

@@ -169,8 +169,8 @@ class Values(Case):
             self.assertEqual([(r.first, r.last, r.duplicate) for r in ranges],
                              [(1, 1, duplicate)])
         self.assertEqual(worker.pull("k"), {"k": [2.0] * 6})
-        self.assertEqual(worker.admin.GetKey(pb.GetKeyRequest(store="again", key="k")).version.count,
-                         1)
+        row = worker.admin.GetKey(pb.GetKeyRequest(store="again", key="k"), timeout=10)
+        self.assertEqual(row.version.count, 1)
 
     def test_credit_comes_back_for_every_byte(self):
         worker = self.worker("credit")

@@ -47,7 +47,8 @@ class KvbenchTest(unittest.TestCase):
             self.assertIn(word, text)
 
     def test_raw_needs_no_server(self):
-        report = json.loads(kvbench("--quick", "--raw", "--json", "--server", "/nonexistent").stdout)
+        out = kvbench("--quick", "--raw", "--json", "--server", "/nonexistent").stdout
+        report = json.loads(out)
         self.assertTrue(all("kvstored" not in case for case in report["cases"]))
 
     def test_a_missing_server_is_an_error_that_names_the_option(self):

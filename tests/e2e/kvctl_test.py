@@ -62,7 +62,8 @@ class KvctlTest(unittest.TestCase):
     def test_status_tells_of_the_server_and_its_stores(self):
         name = self.store()
         out, _ = self.kvctl("status")
-        self.assertRegex(out.splitlines()[0], r"^kvstored \S+  epoch \d+  READY  up \S+  engine cpu")
+        self.assertRegex(out.splitlines()[0],
+                         r"^kvstored \S+  epoch \d+  READY  up \S+  engine cpu")
         self.assertRegex(out, rf"(?m)^{name} +dist_sync +0/1 +fail +0 +0 B +-$")
         status = json.loads(self.kvctl("status", "-o", "json")[0])
         self.assertEqual(sorted(status), ["ready", "rounds", "server", "stores"])

@@ -104,6 +104,7 @@ void sim_plan_make(kvs_seed *seed, sim_plan *out)
         /* Who comes back may be a round ahead in some keys. What it holds of that must not keep it
          * from the others: such a circle ends at a deadline, if at all, and may begin again. */
         out->credit_bytes = 0;
+        out->inflight_parts = 8 * parts;
     }
     out->delay_ns = delays[kvs_seed_below(seed, 3)];
     out->snapshots = kvs_seed_chance(seed, 2);

@@ -6,7 +6,8 @@
  * model.c   what is pushed, and what must come of it: single-threaded, a few lines
  * server.c  the service's part: streams, frames, replies
  * life.c    the engine and its store: opened, initialised, closed; what must have come back
- * worker.c  a worker's program; client.c its protocol: window, credit, replay
+ * worker.c  a worker's program; fate.c what happens to it
+ * client.c  its protocol: window, credit, replay; answers.c what it makes of answers
  * admin.c   reads at cuts, assignments and rules under load
  * oracle.c  every answer against the model
  *
@@ -93,7 +94,7 @@ struct sim {
     uint64_t number;         /* the seed */
     kvs_seed seed;
     sim_plan plan;
-    uint64_t now_ns;
+    uint64_t now_ns, limit_ns;
     sim_event *events; /* a heap */
     size_t event_count, event_room;
     uint64_t event_order;
@@ -289,7 +290,7 @@ struct sim_client {
     uint64_t seen[SIM_KEYS_MAX][SIM_PARTS_MAX];    /* own pushes seen in values: chaos */
     sim_step steps[SIM_STEPS_MAX];
     uint32_t step, step_count, round;
-    uint64_t nap_until_ns;
+    uint64_t sync_ns;  /* since when it waits */
     uint64_t barriers; /* entered */
     uint64_t polls;    /* plain reads on their way, in parts */
     bool in_barrier, pumping, napping, refused;
@@ -322,7 +323,8 @@ void sim_client_got(sim_client *client, uint64_t sequence, uint32_t key, uint32_
 void sim_worker_pump(sim_client *client);
 void sim_worker_refused(sim_client *client, const sim_op *op, kvs_status status);
 void sim_worker_lost_session(sim_client *client, kvs_status status);
-void sim_worker_plan_fate(sim_client *client);
+/* fate.c: joins after a while. */
+void sim_worker_join(sim_client *client, uint64_t delay_ns);
 
 /* ------------------------------------------------------------------ admin.c */
 

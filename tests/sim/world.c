@@ -160,6 +160,11 @@ void sim_loop(sim *world, bool (*done)(sim *world))
             world->event_count > 0 && world->events[0].at_ns <= world->now_ns + TURN_WAIT_NS;
         if (world->ready_count > 0 && (!soon || sim_below(world, 100) < world->plan.turn_first)) {
             give_turn(world);
+        } else if (world->event_count > 0 && !world->closing &&
+                   world->events[0].at_ns > world->limit_ns) {
+            char what[400];
+            sim_clients_explain(world, what, sizeof(what));
+            sim_fail(world, "stuck: %s", what);
         } else if (world->event_count > 0) {
             run_event(world);
         } else {
@@ -183,17 +188,6 @@ static void run_tick(sim *world, void *context, uint64_t number)
     }
 }
 
-static void run_limit(sim *world, void *context, uint64_t number)
-{
-    (void)context;
-    (void)number;
-    if (!world->closing) {
-        char what[400];
-        sim_clients_explain(world, what, sizeof(what));
-        sim_fail(world, "stuck: %s", what);
-    }
-}
-
 static void run_delete(sim *world, void *context, uint64_t number)
 {
     kvs_problem problem = {.status = KVS_OK};
@@ -212,7 +206,7 @@ static void run_delete(sim *world, void *context, uint64_t number)
 static void live(sim *world)
 {
     sim_after(world, TICK_NS, run_tick, NULL, 0);
-    sim_after(world, world->plan.limit_ns, run_limit, NULL, 0);
+    world->limit_ns = world->now_ns + world->plan.limit_ns;
     if (world->plan.deletes) {
         sim_after(world, sim_below(world, world->plan.chaos ? 20000 * SIM_MS : 100 * SIM_MS),
                   run_delete, NULL, 0);

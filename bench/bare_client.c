@@ -239,7 +239,7 @@ static void run_client(void *context, const kvs_bench_order *order, kvs_bench_an
         break;
     case KVS_BENCH_SMALL_LIST:
         t.total = small_total * sizes->small_repeats;
-        if (t.message_bytes > small_total) {
+        if (small_total % t.message_bytes != 0) {
             t.message_bytes = (uint32_t)small_total;
         }
         break;

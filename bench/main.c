@@ -19,6 +19,7 @@ static const char usage[] =
     "  --raw      the limits and the bare stream only\n"
     "  --json     JSON on stdout\n"
     "  --mib      of the tensor; --repeats times in one measurement\n"
+    "  --message-kib 1024  of TCP and of the bare stream; must divide the tensor\n"
     "  --server   kvstored (default: beside kvbench)\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong use.\n";
@@ -30,6 +31,7 @@ enum {
     OPTION_ROUNDS,
     OPTION_MIB,
     OPTION_REPEATS,
+    OPTION_MESSAGE,
     OPTION_SERVER,
     OPTION_HELP
 };
@@ -41,6 +43,7 @@ static const struct option options[] = {
     {"rounds", required_argument, NULL, OPTION_ROUNDS},
     {"mib", required_argument, NULL, OPTION_MIB},
     {"repeats", required_argument, NULL, OPTION_REPEATS},
+    {"message-kib", required_argument, NULL, OPTION_MESSAGE},
     {"server", required_argument, NULL, OPTION_SERVER},
     {"help", no_argument, NULL, OPTION_HELP},
     {NULL, 0, NULL, 0},
@@ -82,6 +85,7 @@ static bool read_count(const char *name, long low, long high, uint32_t *out)
 static bool read_option(command_line *line, int option)
 {
     uint32_t mib = 0;
+    uint32_t kib = 0;
     switch (option) {
     case OPTION_QUICK:
         line->plan.rounds = 1;
@@ -107,6 +111,12 @@ static bool read_option(command_line *line, int option)
         return read_count("rounds", 1, KVS_BENCH_ROUNDS_MAX - 1, &line->plan.rounds);
     case OPTION_REPEATS:
         return read_count("repeats", 1, 10000, &line->plan.sizes.repeats);
+    case OPTION_MESSAGE:
+        if (!read_count("message-kib", 4, 65536, &kib)) {
+            return false;
+        }
+        line->plan.sizes.message_bytes = (uint64_t)kib << 10;
+        return true;
     case OPTION_MIB:
         if (!read_count("mib", 1, 16384, &mib)) {
             return false;
@@ -143,6 +153,10 @@ int main(int count, char **words)
     }
     if (optind < count) {
         (void)fprintf(stderr, "kvbench: what is %s? See --help.\n", words[optind]);
+        return 2;
+    }
+    if (line.plan.sizes.tensor_bytes % line.plan.sizes.message_bytes != 0) {
+        (void)fprintf(stderr, "kvbench: --message-kib must divide the tensor.\n");
         return 2;
     }
     line.plan.server = line.raw ? NULL : line.plan.server;

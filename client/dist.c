@@ -181,6 +181,7 @@ static const kvs_client_table dist_table = {
     .init = kvs_dist_init,
     .transfer = kvs_dist_transfer,
     .wait_handle = kvs_dist_wait_handle,
+    .is_done = kvs_dist_is_done,
     .wait_all = kvs_dist_wait_all,
     .set_optimizer = kvs_dist_set_optimizer,
     .get_optimizer = kvs_dist_get_optimizer,

@@ -223,11 +223,16 @@ void kvs_dist_check_requests(kvs_dist *dist, uint64_t now_ns)
     }
 }
 
+static bool is_sent_push(const kvs_item *item)
+{
+    return !item->finished && item->flow != KVS_FLOW_PULL && item->parts_sent > 0;
+}
+
 bool kvs_dist_has_pushes(const kvs_dist *dist)
 {
     for (const kvs_request *request = dist->open.first; request != NULL; request = request->next) {
         for (size_t i = 0; i < request->item_count; i++) {
-            if (!request->items[i].finished && request->items[i].flow != KVS_FLOW_PULL) {
+            if (is_sent_push(&request->items[i])) {
                 return true;
             }
         }
@@ -507,10 +512,21 @@ kvs_status kvs_dist_wait_handle(kv_store *kv, kv_handle *handle, uint64_t timeou
     }
     kvs_status status = handle->problem.status;
     *problem = handle->problem;
-    request->kept = false;
-    free_if_over(request);
+    if (status != KVS_DEADLINE || timeout_ms == KV_FOREVER) {
+        request->kept = false;
+        free_if_over(request);
+    } /* else the caller cannot tell it from the end of its own patience */
     kvs_dist_unlock(dist);
     return finish_wait(dist, status, timeout_ms, problem);
+}
+
+bool kvs_dist_is_done(kv_store *kv, const kv_handle *handle)
+{
+    kvs_dist *dist = (kvs_dist *)kv;
+    kvs_dist_lock(dist);
+    bool done = handle->done;
+    kvs_dist_unlock(dist);
+    return done;
 }
 
 static bool is_open_before(const kvs_dist *dist, uint64_t number)

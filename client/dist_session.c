@@ -73,7 +73,8 @@ static void fail_all(kvs_dist *dist, const kvs_problem *problem)
     }
 }
 
-/* The session is over. A push of it is not repeated in another: whoever pushed is told. */
+/* The session is over. What was sent of it is not repeated in another: whoever pushed is told, and
+ * all that came after it. What has not been sent at all goes on in the next session. */
 static void end_session(kvs_dist *dist, const kvs_problem *problem)
 {
     bool pushes = kvs_dist_has_pushes(dist);

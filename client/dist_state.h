@@ -208,6 +208,7 @@ kvs_status kvs_dist_transfer(kv_store *kv, const kvs_transfer *transfer, kv_hand
                              kvs_problem *problem);
 kvs_status kvs_dist_wait_handle(kv_store *kv, kv_handle *handle, uint64_t timeout_ms,
                                 kvs_problem *problem);
+bool kvs_dist_is_done(kv_store *kv, const kv_handle *handle);
 kvs_status kvs_dist_wait_all(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem);
 
 /* I/O thread. All parts of the item are answered, or it has failed. */
@@ -218,7 +219,7 @@ void kvs_request_blame(kvs_request *request, const kvs_problem *problem);
 void kvs_request_fail(kvs_request *request, const kvs_problem *problem);
 /* I/O thread. Ends requests that are due or whose memory is no longer read. */
 void kvs_dist_check_requests(kvs_dist *dist, uint64_t now_ns);
-/* True when a push is sent and not answered, or waits to be sent. */
+/* True when a push, or a part of one, is sent and not answered. */
 bool kvs_dist_has_pushes(const kvs_dist *dist);
 void kvs_dist_free_requests(kvs_dist *dist);
 

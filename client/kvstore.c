@@ -327,6 +327,11 @@ kv_status kv_handle_wait(kv_store *kv, kv_handle *handle, uint64_t timeout_ms)
     return finish(kv, kv->table->wait_handle(kv, handle, timeout_ms, &problem), &problem);
 }
 
+int kv_handle_is_done(kv_store *kv, kv_handle *handle)
+{
+    return handle == NULL || kv->table->is_done(kv, handle) ? 1 : 0;
+}
+
 kv_status kv_wait(kv_store *kv, uint64_t timeout_ms)
 {
     kvs_problem problem = {0};

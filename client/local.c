@@ -120,6 +120,12 @@ static kvs_status local_wait_handle(kv_store *kv, kv_handle *handle, uint64_t ti
     return KVS_OK;
 }
 
+static bool local_is_done(kv_store *kv, const kv_handle *handle)
+{
+    (void)kv;
+    return handle->done;
+}
+
 static kvs_status local_wait_all(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem)
 {
     (void)kv;
@@ -227,6 +233,7 @@ static const kvs_client_table local_table = {
     .init = local_init,
     .transfer = kvs_local_transfer,
     .wait_handle = local_wait_handle,
+    .is_done = local_is_done,
     .wait_all = local_wait_all,
     .set_optimizer = local_set_optimizer,
     .get_optimizer = local_get_optimizer,

@@ -35,9 +35,10 @@ typedef struct kvs_client_table {
     /* ORDERED. `handle` may be NULL. */
     kvs_status (*transfer)(kv_store *kv, const kvs_transfer *transfer, kv_handle **handle,
                            kvs_problem *problem);
-    /* KVS_DEADLINE keeps the handle, all else frees it. timeout_ms: KV_FOREVER is possible. */
+    /* KVS_DEADLINE keeps the handle unless timeout_ms is KV_FOREVER, all else frees it. */
     kvs_status (*wait_handle)(kv_store *kv, kv_handle *handle, uint64_t timeout_ms,
                               kvs_problem *problem);
+    bool (*is_done)(kv_store *kv, const kv_handle *handle);
     kvs_status (*wait_all)(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem);
     kvs_status (*set_optimizer)(kv_store *kv, const char *json, kvs_problem *problem);
     kvs_status (*get_optimizer)(kv_store *kv, char **json, kvs_problem *problem);

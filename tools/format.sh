@@ -21,11 +21,11 @@ mapfile -t files < <(find base api engine cuda service client bench examples tes
 if [ "${1:-}" != --check ]; then
     exec $formatter -i "${files[@]}"
 fi
-bad=0
-for file in "${files[@]}"; do
-    if ! $formatter "$file" | cmp -s - "$file"; then
-        echo "$file: not formatted; run tools/format.sh"
-        bad=1
-    fi
-done
-exit $bad
+bad=$(printf '%s\n' "${files[@]}" |
+    xargs -P "$(nproc)" -n 25 $formatter --dry-run --Werror --ferror-limit=1 2>&1 |
+    sed -n "s|^\([^ :]*\):.*clang-format-violations.*|\1|p" | sort -u || true)
+if [ -n "$bad" ]; then
+    echo "$bad"
+    echo "not formatted; run tools/format.sh"
+    exit 1
+fi

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -343,6 +344,57 @@ static void threads_that_share_a_store_do_not_disturb_each_other(void **state)
     assert_int_equal(kvs_test_server_close(server), 0);
 }
 
+/* ------------------------------------------------------------------ other stores */
+
+static void an_asynchronous_store_needs_an_optimizer(void **state)
+{
+    (void)state;
+    const char *arguments[] = {"--store-type", "dist_async", NULL};
+    kvs_test_server *server = kvs_test_server_open(program, arguments);
+    kv_store *kv = join(server, "dist_async", NULL);
+    const uint64_t shape = 3;
+    float ones[3] = {1, 1, 1};
+    float got[3] = {0};
+    kv_key key = {.name = "w"};
+    kv_array in = {ones, KV_F32, 1, &shape};
+    kv_array out = {got, KV_F32, 1, &shape};
+    ok(kv, kv_init(kv, &key, &in, 1));
+    ok(kv, kv_push(kv, &key, &in, NULL, 1, 0, 0, NULL));
+    assert_string_equal(kv_status_reason(kv_wait(kv, KV_FOREVER)), "OPTIMIZER_NOT_SET");
+    ok(kv, kv_wait(kv, KV_FOREVER)); /* a failure is told once */
+    ok(kv, kv_set_optimizer(kv, "{\"name\": \"sgd\", \"learning_rate\": 0.25}"));
+    ok(kv, kv_push(kv, &key, &in, NULL, 1, 0, 0, NULL));
+    ok(kv, kv_pull(kv, &key, &out, NULL, 1, 0, NULL));
+    ok(kv, kv_wait(kv, KV_FOREVER));
+    assert_float_equal(got[1], 0.75f, 0);
+    assert_int_equal(kv_close(kv), 0);
+    assert_int_equal(kvs_test_server_close(server), 0);
+}
+
+static void a_unix_socket_is_an_address_as_well(void **state)
+{
+    (void)state;
+    char path[64];
+    char address[80];
+    char error[256];
+    (void)snprintf(path, sizeof path, "/tmp/kvs-client-test-%ld.sock", (long)getpid());
+    (void)snprintf(address, sizeof address, "unix:%s", path);
+    const char *arguments[] = {"--unix-socket", path, NULL};
+    kvs_test_server *server = kvs_test_server_open(program, arguments);
+    kv_store *kv = NULL;
+    assert_int_equal(kv_create("dist_sync", address, NULL, &kv, error, sizeof error), 0);
+    const uint64_t shape = 2;
+    float twos[2] = {2, 2};
+    float got[2] = {0};
+    kv_key key = {.name = "w"};
+    kv_array in = {twos, KV_F32, 1, &shape};
+    kv_array out = {got, KV_F32, 1, &shape};
+    ok(kv, kv_broadcast(kv, &key, &in, &out, NULL, 1));
+    assert_float_equal(got[1], 2, 0);
+    assert_int_equal(kv_close(kv), 0);
+    assert_int_equal(kvs_test_server_close(server), 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +404,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_list_of_many_small_keys_takes_few_frames),
         cmocka_unit_test(values_of_any_size_come_back_whole),
         cmocka_unit_test(threads_that_share_a_store_do_not_disturb_each_other),
+        cmocka_unit_test(an_asynchronous_store_needs_an_optimizer),
+        cmocka_unit_test(a_unix_socket_is_an_address_as_well),
     };
     if (argc < 2) {
         print_error("usage: %s KVSTORED\n", argv[0]);

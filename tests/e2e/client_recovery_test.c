@@ -309,10 +309,12 @@ static void pushes_in_flight_are_fenced_when_the_session_is_gone(void **state)
     test_fixture here = begin(NULL, 0);
     test_tensor w = make_tensor("w", 100);
     init_tensor(here.kv, &w);
-    kvs_test_server_kill(here.server);
     kv_handle *handle = NULL;
+    kvs_test_proxy_lose_replies(here.proxy, true);
     ok(here.kv, push_tensor(here.kv, &w, 0, &handle));
     (void)usleep(100000);
+    kvs_test_server_kill(here.server);
+    kvs_test_proxy_lose_replies(here.proxy, false);
     kvs_test_server_restart(here.server);
     refused(here.kv, kv_handle_wait(here.kv, handle, KV_FOREVER), "FENCED", "");
     /* Later calls have a new session; what the server has lost is the caller's to give again. */
@@ -426,6 +428,26 @@ static void a_dead_rank_is_named(void **state)
     end(&here);
 }
 
+static void a_worker_that_lost_its_lease_registers_again_with_its_rank(void **state)
+{
+    (void)state;
+    const char *arguments[] = {"--lease", "1s", NULL};
+    test_fixture here = begin(arguments, 0);
+    test_tensor w = make_tensor("w", 10);
+    init_tensor(here.kv, &w);
+    set_tensor(&w, 3);
+    kvs_test_proxy_refuse(here.proxy, true);
+    kvs_test_proxy_cut(here.proxy);
+    (void)usleep(2000000);
+    /* Nothing was under way: nobody need be told. */
+    kvs_test_proxy_refuse(here.proxy, false);
+    ok(here.kv, push_tensor(here.kv, &w, 0, NULL));
+    assert_pulled(here.kv, &w, 3);
+    assert_int_equal(kv_rank(here.kv), 0);
+    free_tensor(&w);
+    end(&here);
+}
+
 static void an_idle_worker_keeps_its_lease(void **state)
 {
     (void)state;
@@ -464,6 +486,10 @@ static void a_round_that_waits_names_who_is_missing(void **state)
     /* The caller's own deadline leaves the handle; the request's ends it. */
     kv_status early = kv_handle_wait(here.kv, handle, 600);
     refused(here.kv, early, "DEADLINE", "key w waits for rank 1");
+    assert_int_equal(kv_handle_is_done(here.kv, handle), 0);
+    /* Ended by the request's timeout in a wait that has one too: the handle is still there. */
+    refused(here.kv, kv_handle_wait(here.kv, handle, 60000), "DEADLINE", "waits for rank 1");
+    assert_int_equal(kv_handle_is_done(here.kv, handle), 1);
     refused(here.kv, kv_handle_wait(here.kv, handle, KV_FOREVER), "DEADLINE", "waits for rank 1");
     (void)kv_close(other);
     free_tensor(&w);
@@ -511,6 +537,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(create_gives_up_on_a_server_that_is_not_there),
         cmocka_unit_test(create_is_refused_in_the_servers_words),
         cmocka_unit_test(a_dead_rank_is_named),
+        cmocka_unit_test(a_worker_that_lost_its_lease_registers_again_with_its_rank),
         cmocka_unit_test(an_idle_worker_keeps_its_lease),
         cmocka_unit_test(a_barrier_names_who_is_missing),
         cmocka_unit_test(a_round_that_waits_names_who_is_missing),

@@ -52,7 +52,11 @@ def fill(server, count):
     held = []
     end = time.monotonic() + 10
     while len(held) < count and time.monotonic() < end:
-        connection = connect(server, PREFACE + SETTINGS)
+        try:
+            connection = connect(server, PREFACE + SETTINGS)
+        except ConnectionError:
+            time.sleep(0.1)  # refused so fast that not even the connect has ended well
+            continue
         connection.settimeout(2)
         try:
             answered = connection.recv(9) != b""

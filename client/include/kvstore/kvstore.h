@@ -122,9 +122,14 @@ KV_API kv_status kv_pushpull(kv_store *kv, const kv_key *keys, const kv_array *v
 KV_API kv_status kv_broadcast(kv_store *kv, const kv_key *keys, const kv_array *values,
                               const kv_array *outs, const size_t *out_counts, size_t count);
 
-/* Waits for one handle and frees it; or for all that is under way. DEADLINE leaves it waiting. */
+/* Waits for one handle and frees it. With a timeout DEADLINE keeps the handle, which is to be
+ * waited for again (kv_close frees what is left); with KV_FOREVER a request ends by its own
+ * timeout, and the handle is freed whatever comes of it. kv_wait waits for all that is under way
+ * and gives the first failure of what was asked for without a handle. */
 KV_API kv_status kv_handle_wait(kv_store *kv, kv_handle *handle, uint64_t timeout_ms);
 KV_API kv_status kv_wait(kv_store *kv, uint64_t timeout_ms);
+/* 1: the request has ended, so that a wait returns at once. */
+KV_API int kv_handle_is_done(kv_store *kv, kv_handle *handle);
 
 /* JSON: {"name": "sgd", "learning_rate": 0.1, ...} or NULL for none. Every rank may call it. */
 KV_API kv_status kv_set_optimizer(kv_store *kv, const char *json);
@@ -134,7 +139,8 @@ KV_API void kv_free(void *memory);
 
 /* Local stores only (UNIMPLEMENTED on others, as MXNet never calls it there): `updater` is called
  * on the pushing thread, once per key, with whole contiguous arrays: input is the summed push,
- * stored is changed in place. NULL takes it away. */
+ * stored is changed in place. It must not call this store. NULL takes it away; of an updater and an
+ * optimizer the later one counts. */
 typedef void kv_updater(kv_key key, const kv_array *input, kv_array *stored, void *context);
 KV_API kv_status kv_set_updater(kv_store *kv, kv_updater *updater, void *context);
 

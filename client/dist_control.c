@@ -119,7 +119,7 @@ kvs_status kvs_dist_set_optimizer(kv_store *kv, const char *json, kvs_problem *p
     kvs_dist *dist = (kvs_dist *)kv;
     Kvstored__V1__Optimizer optimizer = KVSTORED__V1__OPTIMIZER__INIT;
     Kvstored__V1__SetOptimizerRequest request = KVSTORED__V1__SET_OPTIMIZER_REQUEST__INIT;
-    optimizer.json = (char *)(uintptr_t)(json == NULL ? "null" : json);
+    optimizer.json = (char *)(json == NULL ? "null" : json);
     request.store = dist->store;
     request.optimizer = &optimizer;
     kvs_unary unary = {0};
@@ -219,7 +219,7 @@ kvs_status kvs_dist_send_command(kv_store *kv, int head, const char *body, kvs_p
     request.session.data = session;
     request.session.len = KVS_SESSION_BYTES;
     request.head = head;
-    request.body = (char *)(uintptr_t)body;
+    request.body = (char *)body;
     kvs_unary unary = {0};
     kvs_status status = kvs_dist_call(dist, "/kvstored.v1.KVStore/SendCommand", &request.base,
                                       until, KVS_ONCE, &unary, problem);

@@ -190,7 +190,7 @@ static kvs_status collect_arrays(const kvs_arguments *arguments, kvs_groups *gro
     for (size_t i = 0; i < groups->count; i++) {
         total += groups->list[i].value_count + groups->list[i].out_count;
     }
-    groups->arrays = calloc(total + 1, sizeof *groups->arrays);
+    groups->arrays = calloc(total + 1, sizeof(const kv_array *));
     if (groups->arrays == NULL) {
         return KVS_NO_MEMORY;
     }

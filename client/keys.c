@@ -30,7 +30,7 @@ kvs_client_key *kvs_client_keys_find(kvs_client_keys *keys, const char *name, si
 static int grow(kvs_client_keys *keys)
 {
     size_t slot_count = keys->slot_count == 0 ? 64 : 2 * keys->slot_count;
-    kvs_client_key **slots = calloc(slot_count, sizeof *slots);
+    kvs_client_key **slots = calloc(slot_count, sizeof(kvs_client_key *));
     if (slots == NULL) {
         return 0;
     }

@@ -299,7 +299,7 @@ static kvs_status update(kvs_local *self, const kvs_group *group, const uint8_t 
     }
     kv_array stored = {block->data, (kv_dtype)info.dtype, info.shape.rank, info.shape.size};
     kv_array summed = *group->values[0];
-    summed.data = (void *)(uintptr_t)input;
+    summed.data = (void *)input;
     const kv_array *outs[] = {&stored};
     kvs_group read = *group;
     read.outs = outs;

@@ -71,8 +71,7 @@ struct kvs_peer_call {
 
 static grpc_arg integer_argument(const char *key, int value)
 {
-    return (grpc_arg){
-        .type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key, .value.integer = value};
+    return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)key, .value.integer = value};
 }
 
 static grpc_channel *open_channel(const char *address)
@@ -243,7 +242,7 @@ static void ignore_release(void *context)
 
 static grpc_slice borrow(const kvs_piece *piece)
 {
-    return grpc_slice_new_with_user_data((void *)(uintptr_t)piece->data, piece->bytes,
+    return grpc_slice_new_with_user_data((void *)piece->data, piece->bytes,
                                          piece->release != NULL ? piece->release : ignore_release,
                                          piece->context);
 }

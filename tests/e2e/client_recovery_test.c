@@ -163,7 +163,7 @@ static void *cut_again_and_again(void *context)
 static void cuts_lose_and_double_nothing(void **state)
 {
     (void)state;
-    enum { PUSHES = 400 };
+    enum { PUSHES = 240 };
     test_fixture here = begin(NULL, 0);
     test_tensor large = make_tensor("large", LARGE);
     test_tensor small = make_tensor("small", 10);
@@ -476,7 +476,8 @@ static void a_barrier_names_who_is_missing(void **state)
 static void a_round_that_waits_names_who_is_missing(void **state)
 {
     (void)state;
-    const char *arguments[] = {"--num-workers", "2", "--policy", "wait", NULL};
+    const char *arguments[] = {"--num-workers",   "2",  "--policy", "wait",
+                               "--drain-timeout", "1s", NULL};
     test_fixture here = begin(arguments, 1200);
     kv_store *other = join(kvs_test_server_address(here.server), 1, 0);
     test_tensor w = make_tensor("w", LARGE);

@@ -106,6 +106,10 @@ static bool refusal_allowed(const sim_client *client, kvs_status status)
         return world->plan.chaos && world->plan.policy == KVS_POLICY_FAIL;
     case KVS_DEADLINE:
         return world->plan.chaos;
+    case KVS_NO_MEMORY:
+        return world->plan.starve_in != 0;
+    case KVS_OVER_BUDGET:
+        return world->plan.memory_bytes != 0;
     default:
         return false;
     }
@@ -114,6 +118,7 @@ static bool refusal_allowed(const sim_client *client, kvs_status status)
 static void count_refusal(sim_counts *counts, kvs_status status)
 {
     counts->refused_rounds += status == KVS_ROUND_FAILED ? 1 : 0;
+    counts->refused_memory += status == KVS_NO_MEMORY || status == KVS_OVER_BUDGET ? 1 : 0;
     counts->refused_rule += status == KVS_OPTIMIZER_NOT_SET ? 1 : 0;
     counts->refused_deleted += status == KVS_STORE_DELETED ? 1 : 0;
     counts->refused_fenced += status == KVS_FENCED || status == KVS_NOT_REGISTERED ? 1 : 0;

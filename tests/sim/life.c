@@ -30,6 +30,9 @@ static void close_stream(kvs_backend *backend, kvs_stream *stream)
 static kvs_status alloc_memory(kvs_backend *backend, size_t bytes, kvs_memory *out)
 {
     sim *world = world_of(backend);
+    if (world->open && !world->closing && sim_chance(world, world->plan.starve_in)) {
+        return KVS_NO_MEMORY;
+    }
     kvs_status status = world->inner->table->alloc(world->inner, bytes, out);
     world->memory_live += status == KVS_OK ? 1 : 0;
     return status;
@@ -192,6 +195,7 @@ bool sim_life_open(sim *world)
                                   .credit_bytes = plan->credit_bytes,
                                   .part_elements = plan->part_elements,
                                   .inflight_parts = plan->inflight_parts,
+                                  .memory_bytes_max = plan->memory_bytes,
                                   .random = fill_random,
                                   .scheduler = &world->scheduler};
     kvs_store_options store = {.name = "",
@@ -219,6 +223,7 @@ bool sim_life_open(sim *world)
     if (!plan->inits) {
         init_all(world);
     }
+    world->open = true;
     return !world->failed;
 }
 

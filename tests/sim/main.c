@@ -69,6 +69,7 @@ static const char *report(const sim_counts *counts)
         {"leaves", counts->leaves},
         {"refused: round failed", counts->refused_rounds},
         {"refused: over credit", counts->refused_credit},
+        {"refused: no memory", counts->refused_memory},
         {"refused: fenced", counts->refused_fenced},
         {"refused: no optimizer", counts->refused_rule},
         {"refused: store deleted", counts->refused_deleted},

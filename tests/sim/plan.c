@@ -82,6 +82,13 @@ static void make_chaos(kvs_seed *seed, sim_plan *plan)
     plan->round_deadline_ns = draw(seed, 5, 20) * 1000 * SIM_MS;
     plan->limit_ns = 900000 * SIM_MS;
     plan->break_in = kvs_seed_chance(seed, 2) ? 0 : draw(seed, 30, 300);
+    plan->starve_in = kvs_seed_chance(seed, 4) ? draw(seed, 2, 6) : 0;
+}
+
+/* Room for each value, its sum and a copy, and a little for what waits and what is read. */
+static uint64_t little_memory(const sim_plan *plan, uint32_t parts)
+{
+    return (3 * parts + 4) * (plan->part_elements * sizeof(float) + 32);
 }
 
 void sim_plan_make(kvs_seed *seed, sim_plan *out)
@@ -100,11 +107,18 @@ void sim_plan_make(kvs_seed *seed, sim_plan *out)
     out->inflight_parts = kvs_seed_chance(seed, 2) ? parts : draw(seed, parts, 4 * parts);
     uint64_t part_bytes = out->part_elements * sizeof(float);
     out->credit_bytes = kvs_seed_chance(seed, 2) ? part_bytes * draw(seed, 1, 3) : 0;
+    if (out->chaos && kvs_seed_chance(seed, 5)) {
+        out->memory_bytes = little_memory(out, parts);
+    }
     if (out->chaos && out->kind == KVS_SYNC && out->policy != KVS_POLICY_SHRINK) {
         /* Who comes back may be a round ahead in some keys. What it holds of that must not keep it
          * from the others: such a circle ends at a deadline, if at all, and may begin again. */
         out->credit_bytes = 0;
         out->inflight_parts = 8 * parts;
+        /* A push that is refused for want of memory leaves its rank a round behind the others;
+         * ranks that are behind in different keys would wait for each other in the same way. */
+        out->starve_in = 0;
+        out->memory_bytes = 0;
     }
     out->delay_ns = delays[kvs_seed_below(seed, 3)];
     out->snapshots = kvs_seed_chance(seed, 2);
@@ -125,10 +139,12 @@ void sim_plan_print(const sim_plan *plan)
     for (uint32_t key = 0; key < plan->keys; key++) {
         (void)printf(" %ux%u+%u", plan->parts[key] - 1, plan->part_elements, plan->elements[key]);
     }
-    (void)printf("%s%s%s%s%s%s%s, break 1/%u, repeat 1/%u, hold 1/%u, turns %u%%\n",
-                 plan->ahead ? ", ahead" : "", plan->barriers ? ", barriers" : "",
-                 plan->assigns ? ", assigns" : "", plan->rule_changes ? ", rules" : "",
-                 plan->late_optimizer ? ", late rule" : "", plan->inits ? ", inits" : "",
-                 plan->deletes ? ", deletes" : "", plan->break_in, plan->repeat_in, plan->hold_in,
-                 plan->turn_first);
+    (void)printf(
+        "%s%s%s%s%s%s%s, break 1/%u, repeat 1/%u, hold 1/%u, starve 1/%u, memory %llu, turns "
+        "%u%%\n",
+        plan->ahead ? ", ahead" : "", plan->barriers ? ", barriers" : "",
+        plan->assigns ? ", assigns" : "", plan->rule_changes ? ", rules" : "",
+        plan->late_optimizer ? ", late rule" : "", plan->inits ? ", inits" : "",
+        plan->deletes ? ", deletes" : "", plan->break_in, plan->repeat_in, plan->hold_in,
+        plan->starve_in, (unsigned long long)plan->memory_bytes, plan->turn_first);
 }

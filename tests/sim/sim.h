@@ -54,7 +54,9 @@ typedef struct sim_plan {
     bool barriers, assigns, rule_changes, snapshots, reads, inits;
     bool deletes;                          /* the store, in the middle of it all */
     unsigned break_in, repeat_in, hold_in; /* one in so many; 0: never */
-    unsigned turn_first; /* of 100 steps, how many give a turn while an event is due */
+    unsigned starve_in;    /* one in so many requests for memory is refused; 0: none */
+    uint64_t memory_bytes; /* bound of the engine; 0: none */
+    unsigned turn_first;   /* of 100 steps, how many give a turn while an event is due */
 } sim_plan;
 
 void sim_plan_make(kvs_seed *seed, sim_plan *out);
@@ -80,7 +82,8 @@ typedef struct sim_event {
 /* How often something happened, so that a run that shows nothing is seen. */
 typedef struct sim_counts {
     uint64_t turns, events, pushes, pulls, acks, duplicates, refused_rounds, refused_credit;
-    uint64_t refused_fenced, refused_rule, refused_deleted, breaks, resumes, deaths, stalls, leaves;
+    uint64_t refused_memory, refused_fenced, refused_rule, refused_deleted, breaks, resumes, deaths,
+        stalls, leaves;
     uint64_t repeats, snapshots, cuts, assigns, mismatches, rules, barriers, out_of_order, frames;
     uint64_t versions, exact_versions;
 } sim_counts;
@@ -117,6 +120,7 @@ struct sim {
     kvs_session **sessions; /* every one that ever was: a reference each */
     size_t session_count, session_room;
     sim_oracle *oracle;
+    bool open;    /* the store and its keys are there */
     bool closing; /* nothing new begins */
     bool failed;
     bool verbose;

@@ -11,7 +11,7 @@ size_t kvs_base64_encode(const uint8_t *bytes, size_t count, char *out)
         bits |= have > 1 ? (uint32_t)bytes[i + 1] << 8 : 0;
         bits |= have > 2 ? (uint32_t)bytes[i + 2] : 0;
         for (size_t j = 0; j < 4; j++) {
-            out[used++] = j <= have ? letters[bits >> (18 - 6 * j) & 63] : '=';
+            out[used++] = (char)(j <= have ? letters[bits >> (18 - 6 * j) & 63] : '=');
         }
     }
     return used;

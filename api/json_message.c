@@ -16,7 +16,7 @@
 
 static void *member(const ProtobufCMessage *message, unsigned offset)
 {
-    return (char *)(uintptr_t)message + offset;
+    return (char *)message + offset; /* what reads a message does not write to it */
 }
 
 /* ------------------------------------------------------------------ enums */
@@ -159,6 +159,7 @@ static bool read_enum(const place *at, const json_t *json)
     const char *words[KVS_JSON_FIELDS_MAX];
     char room[KVS_JSON_FIELDS_MAX][ENUM_WORD_BYTES];
     size_t count = 0;
+    KVS_CHECK(descriptor->n_values > 0);
     KVS_CHECK(descriptor->n_values <= KVS_JSON_FIELDS_MAX);
     for (unsigned i = 0; i < descriptor->n_values; i++) {
         words[count] = enum_word(descriptor, i, room[count], sizeof(room[count]));
@@ -298,7 +299,7 @@ static bool read_value(const place *at, const json_t *json)
         kvs_json_fields inner;
         kvs_json_fields_init(&inner, at->fields, at->name, json, at->fields->errors);
         ProtobufCMessage *message = read_message(at->field->descriptor, &inner, at->no_memory);
-        memcpy(at->slot, &message, sizeof(message));
+        *(ProtobufCMessage **)at->slot = message;
         return message != NULL;
     }
     default:

@@ -135,6 +135,55 @@ static void repeat(const push *in, const kvs_entry *entry)
     kvs_session_ack(session, in->channel, header->sequence, true);
 }
 
+/* Takes a push that waits at the door out again, as if it had not come. */
+static void turn_away(const push *in, kvs_op *op)
+{
+    kvs_session *session = in->session;
+    kvs_problem problem;
+    kvs_entry *entry = NULL;
+    (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "it waits for a push that needs its credit");
+    if (!op->channel->closed) {
+        op->channel->table->credit(op->channel, op->charge);
+    }
+    kvs_session_refuse(session, op->channel, op->sequence, op->key->name, op->key->name_bytes,
+                       &problem);
+    if (kvs_window_find(&session->window, op->sequence, &entry) == KVS_PLACE_IN) {
+        *entry = (kvs_entry){0};
+    }
+    session->credit_used -= op->charge;
+    atomic_fetch_sub_explicit(&session->inflight_parts, 1, memory_order_relaxed);
+    kvs_tally_remove(&session->tally, op->part);
+    kvs_session_use_frame(op->frame, in->now_ns);
+    kvs_session_free_op(session, op);
+}
+
+/* Pushes that wait at the door for this one must not keep it out: the last of them give way. */
+static void make_way(const push *in)
+{
+    kvs_session *session = in->session;
+    uint64_t bytes = in->header->payload_bytes;
+    while (bytes > session->credit_limit - session->credit_used) {
+        kvs_op **last = NULL;
+        for (kvs_op **at = &session->deferred.first; *at != NULL; at = &(*at)->next) {
+            if ((*at)->kind == KVS_OP_PUSH && (*at)->sequence > in->header->sequence &&
+                (last == NULL || (*at)->sequence > (*last)->sequence)) {
+                last = at;
+            }
+        }
+        if (last == NULL) {
+            return;
+        }
+        kvs_op *op = *last;
+        *last = op->next;
+        kvs_op_list rest = session->deferred;
+        session->deferred.last = NULL;
+        for (kvs_op *other = rest.first; other != NULL; other = other->next) {
+            session->deferred.last = other;
+        }
+        turn_away(in, op);
+    }
+}
+
 /* A part that is new and has its place in the window. */
 static void accept(const push *in, kvs_entry *entry)
 {
@@ -160,6 +209,7 @@ static void accept(const push *in, kvs_entry *entry)
         refuse_for_good(in, &problem);
         return;
     }
+    make_way(in);
     if (header->payload_bytes > session->credit_limit - session->credit_used) {
         (void)kvs_problem_set(&problem, KVS_OVER_CREDIT,
                               "%" PRIu64 " of %" PRIu64 " bytes are in flight",

@@ -14,8 +14,8 @@ typedef struct kvs_bench_ours {
     kvs_bench_sizes sizes;
 } kvs_bench_ours;
 
-/* Joins the store, makes the keys and sets the rule "test", which adds what is pushed: the work
- * that the bare stream does as well. */
+/* Joins the store, makes the keys and sets the rule "sgd" without momentum, which moves the bytes
+ * that the bare stream's sum moves. */
 const kvs_bench_role *kvs_bench_ours_worker(void);
 
 /* A kvstored of one's own. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,6 +45,7 @@ static bool read_address(const char *path, char *out, size_t out_bytes)
 static void run_server(const char *program, const char *type, unsigned workers, const char *file)
 {
     char count[16];
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* no server outlives its demo */
     (void)snprintf(count, sizeof count, "%u", workers);
     execlp(program, program, "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
            "--address-file", file, "--store-type", type, "--num-workers", count, "--log-level",

@@ -182,6 +182,19 @@ static void check_refused(const char *const *flags, const char *const *environme
     }
 }
 
+/* The table has its defaults as text; the engine has them as numbers. They must not drift apart. */
+static void defaults_are_those_of_the_limits(void **state)
+{
+    const char *const flags[] = {NULL};
+    kvs_config config;
+    (void)state;
+    assert_int_equal(read_with(flags, NULL, &config, NULL), KVS_OK);
+    assert_int_equal(config.credit_bytes, KVS_CREDIT_BYTES_DEFAULT);
+    assert_int_equal(config.lease_ns, KVS_LEASE_NS);
+    assert_int_equal(config.round_deadline_ns, KVS_ROUND_DEADLINE_NS);
+    assert_int_equal(config.barrier_deadline_ns, KVS_BARRIER_DEADLINE_NS);
+}
+
 static void unknown_names_are_fatal_with_a_suggestion(void **state)
 {
     const char *const flag[] = {"--num-worker", "4", NULL};
@@ -292,6 +305,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_setting_obeys_flag_over_variable_over_file_over_default),
         cmocka_unit_test(values_arrive_where_the_server_reads_them),
+        cmocka_unit_test(defaults_are_those_of_the_limits),
         cmocka_unit_test(unknown_names_are_fatal_with_a_suggestion),
         cmocka_unit_test(wrong_values_name_setting_and_source),
         cmocka_unit_test(other_machines_get_in_only_when_that_is_said),

@@ -5,6 +5,10 @@
  * arrived, pulls and sends go on. The highest version reported is the cut's: parts that are there
  * are captured (or assigned, or given the new rule) at once, the others when they get there.
  * Cuts of one store decide one after the other, so that two of them meet every part in one order.
+ *
+ * A worker that goes in the middle of a key of a synchronous store has had its turn in a round of
+ * some parts and not of others. Its cut compares turns instead of versions, and gives the parts
+ * that lag empty ones: so the versions meet, and the rank's next session pushes to one round.
  */
 #include "base/check.h"
 #include "engine/round.h"
@@ -14,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum kvs_cut_kind { CUT_READ, CUT_ASSIGN, CUT_RULE } kvs_cut_kind;
+typedef enum kvs_cut_kind { CUT_READ, CUT_ASSIGN, CUT_RULE, CUT_LEAVE } kvs_cut_kind;
 
 struct kvs_cut {
     struct kvs_cut *next;      /* in the queue of those that have not decided */
@@ -41,6 +45,7 @@ struct kvs_cut {
     kvs_version *assigned;    /* assign: the caller's; may be NULL */
     kvs_optimizer *optimizer; /* rule: a reference; NULL: none */
     kvs_binding **bindings;   /* rule: of each key */
+    uint32_t rank;            /* leave: whose turns */
 };
 
 void kvs_snapshot_deinit(kvs_snapshot *snapshot)
@@ -196,6 +201,12 @@ void kvs_cut_act(kvs_action *action, kvs_shard *shard)
 
 /* ------------------------------------------------------------------ marker and decision */
 
+static uint64_t count_of(const kvs_cut *cut, const kvs_part *part)
+{
+    return cut->kind == CUT_LEAVE ? kvs_round_turns(part, cut->rank)
+                                  : atomic_load_explicit(&part->version, memory_order_relaxed);
+}
+
 static void run_report(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
 {
     kvs_cut *cut = visit->context;
@@ -205,14 +216,30 @@ static void run_report(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
         kvs_key *key = key_at(cut, k);
         uint64_t highest = atomic_load_explicit(&cut->versions[k], memory_order_relaxed);
         for (uint64_t i = 0; i < key->part_count; i++) {
-            uint64_t version = atomic_load_explicit(&key->parts[i].version, memory_order_relaxed);
-            while (key->parts[i].shard == shard && version > highest &&
-                   !atomic_compare_exchange_weak_explicit(&cut->versions[k], &highest, version,
-                                                          memory_order_relaxed,
-                                                          memory_order_relaxed)) {
+            uint64_t count = key->parts[i].shard == shard ? count_of(cut, &key->parts[i]) : 0;
+            while (count > highest && !atomic_compare_exchange_weak_explicit(
+                                          &cut->versions[k], &highest, count, memory_order_relaxed,
+                                          memory_order_relaxed)) {
             }
         }
     }
+}
+
+static void run_leave(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
+{
+    kvs_cut *cut = visit->context;
+    for (uint64_t k = 0; !shard->closing && k < cut->key_count; k++) {
+        kvs_key *key = key_at(cut, k);
+        uint64_t highest = atomic_load_explicit(&cut->versions[k], memory_order_relaxed);
+        for (uint64_t i = 0; i < key->part_count; i++) {
+            kvs_part *part = &key->parts[i];
+            uint64_t count = part->shard == shard ? count_of(cut, part) : highest;
+            for (; count < highest; count++) {
+                kvs_round_give_up(shard, part, cut->rank, now_ns);
+            }
+        }
+    }
+    kvs_shard_thaw(shard, now_ns);
 }
 
 static void run_decide(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
@@ -234,7 +261,7 @@ static void run_decide(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
                 action->next = shard->acted;
                 shard->acted = action;
             } else {
-                kvs_round_act(shard, &key->parts[i], action);
+                kvs_part_act(shard, &key->parts[i], action);
             }
         }
     }
@@ -274,7 +301,7 @@ static void reported(kvs_visit *visit, uint64_t now_ns)
     if (cut->has_match &&
         (cut->match.epoch != cut->store->engine->epoch || cut->match.count != count)) {
         atomic_store_explicit(&cut->status, KVS_ETAG_MISMATCH, memory_order_relaxed);
-    } else {
+    } else if (cut->kind != CUT_LEAVE) {
         for (uint64_t k = 0; k < cut->key_count; k++) {
             parts += key_at(cut, k)->part_count;
         }
@@ -337,17 +364,17 @@ static kvs_cut *make(kvs_store *store, kvs_cut_kind kind, kvs_key *key, uint64_t
     cut->store = store;
     cut->key = key;
     cut->key_count = key_count;
-    cut->deadline_ns =
-        waiter->deadline_ns != 0 ? waiter->deadline_ns : now_ns + KVS_CUT_DEADLINE_NS;
+    cut->deadline_ns = waiter != NULL && waiter->deadline_ns != 0 ? waiter->deadline_ns
+                                                                  : now_ns + KVS_CUT_DEADLINE_NS;
     atomic_init(&cut->waiter, waiter);
     uint64_t parts = 0;
-    for (uint64_t k = 0; k < key_count; k++) {
+    for (uint64_t k = 0; kind != CUT_LEAVE && k < key_count; k++) {
         parts += key_at(cut, k)->part_count;
     }
     cut->versions = calloc(key_count + 1, sizeof *cut->versions);
     cut->actions = calloc(parts + 1, sizeof *cut->actions);
     cut->report = kvs_visit_make(store, run_report, reported, cut);
-    cut->decide = kvs_visit_make(store, run_decide, decided, cut);
+    cut->decide = kvs_visit_make(store, kind == CUT_LEAVE ? run_leave : run_decide, decided, cut);
     if (cut->versions == NULL || cut->actions == NULL || cut->report == NULL ||
         cut->decide == NULL) {
         free_cut(cut);
@@ -510,6 +537,20 @@ void kvs_store_set_optimizer(kvs_store *store, kvs_optimizer *optimizer, kvs_wai
     if (now) {
         start(cut, now_ns);
     }
+}
+
+void kvs_cut_leave(kvs_store *store, uint32_t rank, uint64_t now_ns)
+{
+    uint64_t keys = atomic_load_explicit(&store->keys.count, memory_order_acquire);
+    if (store->kind != KVS_SYNC || keys == 0) {
+        return; /* an asynchronous store has no turns: its sessions keep a tally */
+    }
+    kvs_cut *cut = make(store, CUT_LEAVE, NULL, keys, NULL, now_ns);
+    if (cut == NULL) {
+        return; /* no memory: a cut of a key that it has torn ends at its deadline */
+    }
+    cut->rank = rank;
+    submit(cut, now_ns);
 }
 
 kvs_optimizer *kvs_store_optimizer(kvs_store *store)

@@ -56,6 +56,7 @@ static void post_all(kvs_store *store, kvs_visit *visits, uint64_t now_ns)
         kvs_visit *next = visits->next;
         uint32_t rank = visits->rank;
         kvs_visit_post(visits, now_ns);
+        kvs_cut_leave(store, rank, now_ns);
         kvs_barriers_break(store, rank, now_ns);
         visits = next;
     }

@@ -15,7 +15,8 @@
 typedef enum kvs_op_kind {
     KVS_OP_PUSH, /* a contribution to one part */
     KVS_OP_PULL, /* a read of one part */
-    KVS_OP_TORN, /* a push that will never come: the part's version follows the others' */
+    KVS_OP_TORN, /* a push that will never come: the part follows the key's others. Of a round:
+                    its rank's turn, with nothing in it, and no session */
     KVS_OP_KEY   /* a read of one key: makes KVS_OP_PULLs; never leaves its session */
 } kvs_op_kind;
 
@@ -39,6 +40,7 @@ struct kvs_op {
     kvs_payload payload;
     kvs_buffer *held; /* the payload's copy, while it waits */
     uint64_t charge;  /* credit that it uses */
+    uint64_t torn;    /* a KVS_OP_TORN of an asynchronous store: so many pushes */
 
     kvs_version min_version;
     kvs_op *parent;       /* a KVS_OP_PULL's key */

@@ -54,4 +54,15 @@ typedef struct kvs_part {
     uint64_t batch;                             /* the number of the batch that last wrote to it */
 } kvs_part;
 
+/* part.c. A pull: answered now, or when what it waits for has happened. */
+void kvs_part_pull(kvs_shard *shard, kvs_op *op);
+/* Refuses the pulls that wait for sessions that have ended. */
+void kvs_part_forget_pulls(kvs_shard *shard, kvs_part *part);
+/* Does it if the part is at the action's version, else keeps it. */
+void kvs_part_act(kvs_shard *shard, kvs_part *part, kvs_action *action);
+/* The value as it is now goes with the op's answer. */
+void kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op);
+/* An update, or a round that brought none: the next version, and what has waited for it. */
+void kvs_part_advance(kvs_shard *shard, kvs_part *part);
+
 #endif

@@ -4,6 +4,7 @@
 #include "engine/session.h"
 #include "engine/store.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* The payload is no longer needed after this turn: its frame, and unless it waits as a copy its
@@ -29,6 +30,10 @@ void kvs_round_answer(kvs_shard *shard, kvs_op *op, kvs_status status)
 {
     op->status = status;
     drop_held(shard, op);
+    if (op->session == NULL) {
+        free(op); /* an empty turn: nobody waits for its answer */
+        return;
+    }
     if (op->frame != NULL || op->charge > 0) {
         use(shard, op);
     }
@@ -88,112 +93,6 @@ static void reset_round(kvs_shard *shard, kvs_part *part)
     round->failed = false;
     round->culprit_count = 0;
     memset(round->arrived, 0, (shard->schedule.num_workers + 63) / 64 * sizeof round->arrived[0]);
-}
-
-/* ------------------------------------------------------------------ versions and readers */
-
-/* Has the session of this op given the part something that comes before it and is not done? */
-static bool waits_for_own(const kvs_op_list *list, const kvs_op *op)
-{
-    for (const kvs_op *other = list->first; other != NULL; other = other->next) {
-        if (other->session == op->session && other->sequence <= op->after) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool readable(const kvs_part *part, const kvs_op *op)
-{
-    if (op->min_version.count > atomic_load_explicit(&part->version, memory_order_relaxed)) {
-        return false;
-    }
-    return op->after == 0 || (!waits_for_own(&part->summed, op) &&
-                              !waits_for_own(&part->held, op) && !waits_for_own(&part->later, op));
-}
-
-/* The value as it is now goes with the answer. */
-static void capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
-{
-    op->value = kvs_buffer_take(part->value);
-    op->version = atomic_load_explicit(&part->version, memory_order_relaxed);
-    kvs_batch_download(&shard->batch, op->value);
-}
-
-static void serve(kvs_shard *shard, kvs_part *part, kvs_op *op)
-{
-    capture(shard, part, op);
-    atomic_fetch_add_explicit(&shard->parts_pulled, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&shard->bytes_pulled, kvs_part_bytes(part), memory_order_relaxed);
-    kvs_round_answer(shard, op, KVS_OK);
-}
-
-/* Does what waits for the version that the part has just reached. An action may advance it. */
-static void run_actions(kvs_shard *shard, kvs_part *part)
-{
-    while (part->actions != NULL &&
-           part->actions->count <= atomic_load_explicit(&part->version, memory_order_relaxed)) {
-        kvs_action *action = part->actions;
-        part->actions = action->next;
-        kvs_cut_act(action, shard);
-        action->next = shard->acted;
-        shard->acted = action;
-    }
-}
-
-/* Looks again at the pulls that wait. */
-static void serve_waiting(kvs_shard *shard, kvs_part *part)
-{
-    kvs_op_list waiting = part->waiting;
-    part->waiting = (kvs_op_list){NULL, NULL};
-    for (kvs_op *op; (op = kvs_op_shift(&waiting)) != NULL;) {
-        shard->waiting_count--;
-        kvs_round_pull(shard, op);
-    }
-}
-
-/* The part has had an update, or a round that brought none. */
-static void advance(kvs_shard *shard, kvs_part *part)
-{
-    atomic_fetch_add_explicit(&part->version, 1, memory_order_relaxed);
-    run_actions(shard, part);
-    serve_waiting(shard, part);
-}
-
-void kvs_round_pull(kvs_shard *shard, kvs_op *op)
-{
-    if (readable(op->part, op)) {
-        serve(shard, op->part, op);
-    } else {
-        kvs_op_append(&op->part->waiting, op);
-        shard->waiting_count++;
-    }
-}
-
-void kvs_round_forget_pulls(kvs_shard *shard, kvs_part *part)
-{
-    kvs_op_list waiting = part->waiting;
-    part->waiting = (kvs_op_list){NULL, NULL};
-    for (kvs_op *op; (op = kvs_op_shift(&waiting)) != NULL;) {
-        if (atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
-            shard->waiting_count--;
-            kvs_round_answer(shard, op, KVS_FENCED);
-        } else {
-            kvs_op_append(&part->waiting, op);
-        }
-    }
-}
-
-void kvs_round_act(kvs_shard *shard, kvs_part *part, kvs_action *action)
-{
-    kvs_action **at = &part->actions;
-    while (*at != NULL && (*at)->count <= action->count) {
-        at = &(*at)->next;
-    }
-    action->next = *at;
-    *at = action;
-    run_actions(shard, part);
-    serve_waiting(shard, part);
 }
 
 /* ------------------------------------------------------------------ updates */
@@ -272,9 +171,9 @@ static void push_alone(kvs_shard *shard, kvs_op *op)
         kvs_batch_accumulate(&shard->batch, part, part->accumulator, &source, true);
         replace(shard, part);
     }
-    advance(shard, part);
+    kvs_part_advance(shard, part);
     if (status == KVS_OK && op->want_value) {
-        capture(shard, part, op);
+        kvs_part_capture(shard, part, op);
     }
     op->version = atomic_load_explicit(&part->version, memory_order_relaxed);
     kvs_round_answer(shard, op, status);
@@ -285,7 +184,7 @@ static void push_alone(kvs_shard *shard, kvs_op *op)
 /* Copies the payload so that its frame can go; it keeps its credit. */
 static void hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
 {
-    if (op->held == NULL) {
+    if (op->held == NULL && op->session != NULL) {
         kvs_status status = kvs_pool_take(shard->pool, op->payload.bytes, &op->held);
         if (status != KVS_OK) {
             kvs_round_answer(shard, op, status);
@@ -314,6 +213,11 @@ static void hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
 static void add_term(kvs_shard *shard, kvs_part *part, kvs_op *op, bool closes, kvs_source *last)
 {
     kvs_round *round = &part->round;
+    round->next_rank = op->rank + 1;
+    if (op->session == NULL) {
+        kvs_round_answer(shard, op, KVS_OK);
+        return;
+    }
     *last = source_of(op);
     kvs_batch_touch(&shard->batch, part);
     if (!closes) {
@@ -322,22 +226,26 @@ static void add_term(kvs_shard *shard, kvs_part *part, kvs_op *op, bool closes, 
         use(shard, op);
     }
     round->terms++;
-    round->next_rank = op->rank + 1;
     kvs_op_append(&part->summed, op);
 }
 
-/* From now on, whoever comes back. */
-static void name_culprits(kvs_shard *shard, kvs_round *round)
+/* From now on, whoever comes back. `empty`: the turn that fails it, or NULL. */
+static void name_culprits(kvs_shard *shard, kvs_round *round, const kvs_op *empty)
 {
     round->culprit_count =
         kvs_schedule_culprits(&shard->schedule, round, round->culprits, KVS_CULPRITS_MAX);
+    if (empty != NULL) {
+        round->culprit_count = 1;
+        round->culprits[0] = empty->rank;
+    }
     atomic_fetch_add_explicit(&shard->rounds_failed, 1, memory_order_relaxed);
 }
 
 /* Refuses what the open round holds and whatever still comes to it. */
-static void fail_round(kvs_shard *shard, kvs_part *part, kvs_status status, uint64_t now_ns)
+static void fail_round(kvs_shard *shard, kvs_part *part, kvs_status status, const kvs_op *empty,
+                       uint64_t now_ns)
 {
-    name_culprits(shard, &part->round);
+    name_culprits(shard, &part->round, empty);
     kvs_op_list *lists[] = {&part->summed, &part->held};
     for (int i = 0; i < 2; i++) {
         for (kvs_op *op; (op = kvs_op_shift(lists[i])) != NULL;) {
@@ -365,9 +273,9 @@ static void close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last
             status = apply(shard, part, accumulated > 0 ? part->accumulator : NULL, last);
         }
         if (status != KVS_OK) {
-            fail_round(shard, part, status, now_ns);
+            fail_round(shard, part, status, NULL, now_ns);
             reset_round(shard, part);
-            advance(shard, part);
+            kvs_part_advance(shard, part);
             return;
         }
     } else {
@@ -386,7 +294,7 @@ static void close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last
         }
         kvs_round_answer(shard, op, KVS_OK);
     }
-    advance(shard, part);
+    kvs_part_advance(shard, part);
 }
 
 /* Adds `op` (may be NULL) and every held contribution whose turn has come, and closes the round
@@ -410,13 +318,15 @@ static bool proceed(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_n
         }
         kvs_round after = *round;
         after.next_rank = op->rank + 1;
-        fused =
-            part->binding != NULL && kvs_schedule_next(schedule, &after) == schedule->num_workers;
+        fused = part->binding != NULL && op->session != NULL &&
+                kvs_schedule_next(schedule, &after) == schedule->num_workers;
         add_term(shard, part, op, fused, &last);
         op = NULL;
     }
-    if (round->terms == 0) {
-        return false; /* everyone is gone and nothing has come */
+    if (round->terms == 0) { /* only empty turns */
+        reset_round(shard, part);
+        kvs_part_advance(shard, part);
+        return true;
     }
     close_round(shard, part, fused ? &last : NULL, now_ns);
     return true;
@@ -427,6 +337,10 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
 {
     kvs_round *round = &part->round;
     kvs_decision decision = kvs_schedule_push(&shard->schedule, round, op->rank);
+    bool empty = op->session == NULL;
+    if (empty && decision != KVS_LATER && shard->schedule.policy != KVS_POLICY_SHRINK) {
+        decision = KVS_FAIL; /* a round has all ranks' contributions, or none */
+    }
     if (decision == KVS_LATER) {
         hold(shard, op, &part->later, false);
         return false;
@@ -435,7 +349,9 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
         if (round->opened_ns == 0) {
             open_round(shard, part, now_ns);
             round->failed = true;
-            name_culprits(shard, round);
+            name_culprits(shard, round, empty ? op : NULL);
+        } else if (!round->failed) {
+            fail_round(shard, part, KVS_ROUND_FAILED, op, now_ns);
         }
         kvs_round_mark(round, op->rank);
         refuse_failed(shard, op);
@@ -443,21 +359,29 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
             return false;
         }
         reset_round(shard, part);
-        advance(shard, part);
+        kvs_part_advance(shard, part);
         return true;
     }
-    if (round->opened_ns == 0) {
+    if (!empty) {
         kvs_status status = prepare(shard, part, true);
         if (status != KVS_OK) {
             kvs_round_answer(shard, op, status);
             return false;
         }
+    }
+    if (round->opened_ns == 0) {
         open_round(shard, part, now_ns);
     }
     if (decision == KVS_HOLD) {
+        uint32_t rank = op->rank;
         hold(shard, op, &part->held, true);
+        if (empty) {
+            /* Its rank is gone: the round may have waited for nobody else. */
+            kvs_round_mark(round, rank);
+            return proceed(shard, part, NULL, now_ns);
+        }
         if (op->held != NULL) {
-            kvs_round_mark(round, op->rank);
+            kvs_round_mark(round, rank);
         }
         return false;
     }
@@ -490,7 +414,8 @@ void kvs_round_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
     if (op->kind == KVS_OP_TORN) {
         atomic_fetch_add_explicit(&shard->torn, 1, memory_order_relaxed);
         kvs_batch_touch(&shard->batch, op->part);
-        advance(shard, op->part);
+        atomic_fetch_add_explicit(&op->part->version, op->torn - 1, memory_order_relaxed);
+        kvs_part_advance(shard, op->part);
         kvs_round_answer(shard, op, KVS_OK);
         return;
     }
@@ -504,6 +429,33 @@ void kvs_round_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
     feed(shard, op->part, (kvs_op_list){op, op}, false, now_ns);
 }
 
+uint64_t kvs_round_turns(const kvs_part *part, uint32_t rank)
+{
+    uint64_t turns = atomic_load_explicit(&part->version, memory_order_relaxed);
+    if (kvs_round_has(&part->round, rank) || rank < part->round.next_rank) {
+        turns++;
+    }
+    for (const kvs_op *op = part->later.first; op != NULL; op = op->next) {
+        turns += op->rank == rank ? 1u : 0u;
+    }
+    return turns;
+}
+
+void kvs_round_give_up(kvs_shard *shard, kvs_part *part, uint32_t rank, uint64_t now_ns)
+{
+    kvs_op *op = calloc(1, sizeof *op);
+    if (op == NULL) {
+        return; /* a cut of this key ends at its deadline */
+    }
+    op->kind = KVS_OP_TORN;
+    op->key = part->key;
+    op->part = part;
+    op->rank = rank;
+    atomic_fetch_add_explicit(&shard->torn, 1, memory_order_relaxed);
+    kvs_batch_touch(&shard->batch, part);
+    feed(shard, part, (kvs_op_list){op, op}, false, now_ns);
+}
+
 void kvs_round_review(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
 {
     bool ended = false;
@@ -511,13 +463,13 @@ void kvs_round_review(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
         return;
     }
     if (!part->round.failed && kvs_schedule_failed(&shard->schedule, &part->round)) {
-        fail_round(shard, part, KVS_ROUND_FAILED, now_ns);
+        fail_round(shard, part, KVS_ROUND_FAILED, NULL, now_ns);
     }
     if (!part->round.failed) {
         ended = proceed(shard, part, NULL, now_ns);
     } else if (kvs_schedule_ended(&shard->schedule, &part->round)) {
         reset_round(shard, part);
-        advance(shard, part);
+        kvs_part_advance(shard, part);
         ended = true;
     }
     feed(shard, part, (kvs_op_list){NULL, NULL}, ended, now_ns);
@@ -528,7 +480,7 @@ void kvs_round_forget(kvs_shard *shard, kvs_part *part, uint32_t rank)
     kvs_op_list later = part->later;
     part->later = (kvs_op_list){NULL, NULL};
     for (kvs_op *op; (op = kvs_op_shift(&later)) != NULL;) {
-        if (op->rank == rank) {
+        if (op->rank == rank && op->session != NULL) {
             kvs_round_answer(shard, op, KVS_FENCED);
         } else {
             kvs_op_append(&part->later, op);
@@ -540,10 +492,10 @@ void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
 {
     if (part->round.failed) {
         reset_round(shard, part);
-        advance(shard, part);
+        kvs_part_advance(shard, part);
         feed(shard, part, (kvs_op_list){NULL, NULL}, true, now_ns);
     } else {
-        fail_round(shard, part, KVS_ROUND_FAILED, now_ns);
+        fail_round(shard, part, KVS_ROUND_FAILED, NULL, now_ns);
         kvs_round_review(shard, part, now_ns);
     }
 }

@@ -11,23 +11,20 @@
 /* A push, with its payload still borrowed. */
 void kvs_round_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns);
 
-/* A pull: answered now, or when what it waits for has happened. */
-void kvs_round_pull(kvs_shard *shard, kvs_op *op);
-
 /* The state of a rank has changed: goes on with, closes or fails the part's open round. */
 void kvs_round_review(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
 
 /* The rank's session has ended: what it gave to rounds that are not open yet is refused. */
 void kvs_round_forget(kvs_shard *shard, kvs_part *part, uint32_t rank);
 
-/* Refuses the pulls that wait at the part for sessions that have ended. */
-void kvs_round_forget_pulls(kvs_shard *shard, kvs_part *part);
+/* Rounds of the part in which the rank has had its turn, or that it has missed. */
+uint64_t kvs_round_turns(const kvs_part *part, uint32_t rank);
+
+/* The rank is gone in the middle of a key: its next turn at this part, with nothing in it. */
+void kvs_round_give_up(kvs_shard *shard, kvs_part *part, uint32_t rank, uint64_t now_ns);
 
 /* The deadline of the part's open round has passed. */
 void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
-
-/* Does it if the part is at the action's version, else keeps it. */
-void kvs_round_act(kvs_shard *shard, kvs_part *part, kvs_action *action);
 
 /* Refuses every op and drops every action of the part. */
 void kvs_round_refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status);

@@ -45,7 +45,8 @@ bool kvs_schedule_failed(const kvs_schedule *schedule, const kvs_round *round)
 bool kvs_schedule_ended(const kvs_schedule *schedule, const kvs_round *round)
 {
     for (uint32_t rank = 0; rank < schedule->num_workers; rank++) {
-        if (schedule->ranks[rank] != KVS_RANK_GONE && !kvs_round_has(round, rank)) {
+        bool comes = schedule->policy == KVS_POLICY_WAIT || schedule->ranks[rank] != KVS_RANK_GONE;
+        if (comes && !kvs_round_has(round, rank)) {
             return false;
         }
     }

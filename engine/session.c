@@ -225,15 +225,21 @@ static void run_resume(kvs_task *task, uint64_t now_ns)
 }
 
 /* Tells the shards of the parts that an unfinished push has not reached: their versions follow
- * those of the parts that it has. */
+ * those of the parts that it has. As many at a time as there are ops. */
 static void count_torn(kvs_session *session)
 {
-    kvs_part *part;
-    while ((part = kvs_tally_take_torn(&session->tally)) != NULL) {
+    for (;;) {
+        uint64_t count;
         kvs_op *op = kvs_session_make_op(session, NULL, KVS_OP_TORN);
-        if (op == NULL) {
-            return; /* no memory: a cut of this key ends at its deadline */
+        kvs_part *part = op == NULL ? NULL : kvs_tally_take_torn(&session->tally, &count);
+        if (part == NULL) {
+            session->torn_due = op == NULL; /* the end of a turn that frees some goes on */
+            if (op != NULL) {
+                kvs_session_free_op(session, op);
+            }
+            return;
         }
+        op->torn = count;
         op->part = part;
         op->key = part->key;
         kvs_session_chain(session, op);
@@ -432,6 +438,10 @@ static void end_turn(kvs_right *right, uint64_t now_ns)
 {
     kvs_session *session = (kvs_session *)((char *)right - offsetof(kvs_session, right));
     flush_acks(session);
+    if (session->torn_due) {
+        count_torn(session);
+        kvs_session_send_chains(session, now_ns);
+    }
     while (session->dirty != NULL) {
         kvs_channel *channel = session->dirty;
         session->dirty = channel->dirty_next;

@@ -54,6 +54,7 @@ struct kvs_session {
 
     kvs_window window;
     kvs_tally tally;             /* asynchronous stores */
+    bool torn_due;               /* it has ended, and not all of what it has cut is counted */
     kvs_op_list deferred;        /* wait at the door for `after` */
     uint32_t snapshots_deferred; /* how many of them are snapshots, which wait for its end */
     kvs_op *free_ops;

@@ -98,7 +98,7 @@ void kvs_shard_take_op(kvs_task *task, uint64_t now_ns)
     } else if (shard->frozen > 0 && op->after != 0) {
         kvs_op_append(&shard->frozen_pushes, op); /* keeps its place behind the session's pushes */
     } else {
-        kvs_round_pull(shard, op);
+        kvs_part_pull(shard, op);
     }
 }
 
@@ -177,7 +177,7 @@ static void forget_pulls(kvs_shard *shard)
         kvs_key *key = kvs_key_table_at(keys, i);
         for (uint64_t p = 0; p < key->part_count; p++) {
             if (key->parts[p].shard == shard) {
-                kvs_round_forget_pulls(shard, &key->parts[p]);
+                kvs_part_forget_pulls(shard, &key->parts[p]);
             }
         }
     }
@@ -200,7 +200,8 @@ void kvs_shard_set_rank(kvs_shard *shard, uint32_t rank, kvs_rank_state state, u
     kvs_part *next;
     for (kvs_part *part = shard->open_first; part != NULL; part = next) {
         next = part->open_next;
-        if (state == KVS_RANK_LIVE && part->round.failed) {
+        if (state == KVS_RANK_LIVE && part->round.failed &&
+            shard->schedule.policy != KVS_POLICY_WAIT) {
             kvs_round_mark(&part->round, rank); /* whoever is new has no part in old failures */
         }
         if (state == KVS_RANK_GONE) {

@@ -117,7 +117,9 @@ void kvs_init_tick(kvs_store *store, uint64_t now_ns);
 void kvs_barriers_tick(kvs_store *store, uint64_t now_ns);
 void kvs_barriers_break(kvs_store *store, uint32_t rank, uint64_t now_ns);
 void kvs_barriers_close(kvs_store *store, uint64_t now_ns);
-/* cut.c */
+/* cut.c. Not under the mutex: the rank's session has ended and the shards have been told; its last
+ * pushes count in all parts of their keys or in none. */
+void kvs_cut_leave(kvs_store *store, uint32_t rank, uint64_t now_ns);
 void kvs_cuts_tick(kvs_store *store, uint64_t now_ns);
 void kvs_cut_act(kvs_action *action, kvs_shard *shard); /* HOLDER: the part is at the version */
 void kvs_cut_acted(kvs_cut *cut, bool dropped, uint64_t now_ns); /* after the sync */

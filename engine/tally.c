@@ -64,7 +64,7 @@ void kvs_tally_remove(kvs_tally *tally, kvs_part *part)
     }
 }
 
-kvs_part *kvs_tally_take_torn(kvs_tally *tally)
+kvs_part *kvs_tally_take_torn(kvs_tally *tally, uint64_t *count)
 {
     for (uint64_t i = 0; i < tally->room; i++) {
         uint32_t *counts = tally->counts[i];
@@ -72,7 +72,8 @@ kvs_part *kvs_tally_take_torn(kvs_tally *tally)
             int32_t ahead = (int32_t)(counts[p] - counts[0]);
             if (ahead != 0) {
                 uint64_t behind = ahead > 0 ? 0 : p;
-                counts[behind]++;
+                *count = (uint64_t)(ahead > 0 ? ahead : -(int64_t)ahead);
+                counts[behind] += (uint32_t)*count;
                 return &tally->keys[i]->parts[behind];
             }
         }

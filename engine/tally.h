@@ -22,8 +22,8 @@ kvs_status kvs_tally_add(kvs_tally *tally, kvs_part *part) KVS_MUST_CHECK;
 /* It was refused before it reached its shard. */
 void kvs_tally_remove(kvs_tally *tally, kvs_part *part);
 
-/* A part that has had fewer pushes than another of its key, counted as one more; NULL: none left.
- */
-kvs_part *kvs_tally_take_torn(kvs_tally *tally);
+/* A part that has had fewer pushes than another of its key, by *count, which are counted as had;
+ * NULL: none left. */
+kvs_part *kvs_tally_take_torn(kvs_tally *tally, uint64_t *count);
 
 #endif

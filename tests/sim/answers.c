@@ -103,7 +103,8 @@ static bool refusal_allowed(const sim_client *client, kvs_status status)
     case KVS_OPTIMIZER_NOT_SET:
         return world->plan.late_optimizer;
     case KVS_ROUND_FAILED:
-        return world->plan.chaos && world->plan.policy == KVS_POLICY_FAIL;
+        /* Who waits is refused only what somebody has torn. */
+        return world->plan.chaos && world->plan.policy != KVS_POLICY_SHRINK;
     case KVS_DEADLINE:
         return world->plan.chaos;
     case KVS_NO_MEMORY:

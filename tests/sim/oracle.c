@@ -361,8 +361,10 @@ static void check_step(sim *world, uint32_t key, uint32_t part, const record *be
     }
     sim_value model = before->value;
     sim_round(plan, key, part, numbers, 1.0f, &model);
-    if (!any && (plan->starve_in != 0 || plan->memory_bytes != 0)) {
-        model = before->value; /* a round that failed for want of memory */
+    if (!any && (plan->starve_in != 0 || plan->memory_bytes != 0 || world->somebody_gone)) {
+        /* A round that failed for want of memory, or of which there were only the empty turns of
+         * who has gone. */
+        model = before->value;
         any = true;
     }
     if (!any || memcmp(&model.of[at.order], &seen->value.of[at.order], 3 * sizeof(float)) != 0) {

@@ -120,8 +120,9 @@ struct sim {
     kvs_session **sessions; /* every one that ever was: a reference each */
     size_t session_count, session_room;
     sim_oracle *oracle;
-    bool open;    /* the store and its keys are there */
-    bool closing; /* nothing new begins */
+    bool open;           /* the store and its keys are there */
+    bool closing;        /* nothing new begins */
+    uint32_t last_reads; /* at rest, of each key */
     bool failed;
     bool verbose;
     char reason[512];

@@ -197,6 +197,22 @@ static bool has_seen_all(const sim_client *client)
     return true;
 }
 
+/* Chaos: if the policy is to wait for who has gone, all go on until all have seen all: who came
+ * back may be a round ahead of the others in some keys, and sees nothing more of them without the
+ * others. */
+static bool may_leave(const sim_client *client)
+{
+    sim *world = client->world;
+    for (uint32_t rank = 0; rank < world->plan.workers; rank++) {
+        const sim_client *other = &world->clients[rank];
+        if (world->plan.policy == KVS_POLICY_WAIT && world->plan.kind == KVS_SYNC &&
+            other->life != SIM_FINISHED && !has_seen_all(other)) {
+            return false;
+        }
+    }
+    return has_seen_all(client);
+}
+
 static void finish(sim_client *client)
 {
     sim *world = client->world;
@@ -259,8 +275,11 @@ void sim_worker_pump(sim_client *client)
         return;
     }
     client->pumping = true;
-    if (world->plan.chaos && has_seen_all(client)) {
+    if (world->plan.chaos && may_leave(client)) {
         finish(client);
+        for (uint32_t rank = 0; rank < world->plan.workers; rank++) {
+            sim_worker_pump(&world->clients[rank]); /* they may go, too */
+        }
     }
     while (client->life == SIM_RUNNING) {
         if (client->step < client->step_count) {

@@ -218,7 +218,6 @@ static void live(sim *world)
     sim_loop(world, NULL);
     if (!world->failed && !world->deleted) {
         sim_admin_read_all(world);
-        sim_loop(world, NULL);
     }
     if (!world->failed) {
         sim_oracle_check(world);

@@ -3,14 +3,14 @@
 
 #include "engine/session.h"
 
-void kvs_planted_round_pull(kvs_shard *shard, kvs_op *op);
+void kvs_planted_part_pull(kvs_shard *shard, kvs_op *op);
 
-#define kvs_round_pull kvs_planted_round_pull
-#include "engine/round.c"
-#undef kvs_round_pull
+#define kvs_part_pull kvs_planted_part_pull
+#include "engine/part.c"
+#undef kvs_part_pull
 
-void kvs_round_pull(kvs_shard *shard, kvs_op *op)
+void kvs_part_pull(kvs_shard *shard, kvs_op *op)
 {
     op->after = 0;
-    kvs_planted_round_pull(shard, op);
+    kvs_planted_part_pull(shard, op);
 }

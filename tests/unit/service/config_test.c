@@ -193,6 +193,7 @@ static void defaults_are_those_of_the_limits(void **state)
     assert_int_equal(config.lease_ns, KVS_LEASE_NS);
     assert_int_equal(config.round_deadline_ns, KVS_ROUND_DEADLINE_NS);
     assert_int_equal(config.barrier_deadline_ns, KVS_BARRIER_DEADLINE_NS);
+    kvs_config_deinit(&config);
 }
 
 static void unknown_names_are_fatal_with_a_suggestion(void **state)

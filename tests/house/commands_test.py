@@ -21,6 +21,7 @@ import tree
 
 BUILD = sys.argv.pop(1)
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+CTEST = re.compile(r"ctest --preset \w+ (-[RL]) ([\w-]+)")
 START_SECONDS = 20
 
 
@@ -114,6 +115,15 @@ class Commands(unittest.TestCase):
         for path in tree.files(".md", under="docs"):
             if blocks(tree.read(path)):
                 self.check_document(path)
+
+    def test_every_ctest_command_of_the_documents_has_tests(self):
+        wanted = [pair for path in tree.files(".md")
+                  for pair in CTEST.findall(tree.read(path)) if "NAME" not in pair]
+        self.assertGreater(len(wanted), 10)
+        for option, pattern in wanted:
+            said = subprocess.run(["ctest", "--test-dir", BUILD, "-N", option, pattern], text=True,
+                                  stdout=subprocess.PIPE, check=True).stdout
+            self.assertNotIn("Total Tests: 0", said, pattern)
 
     def test_another_output_is_seen(self):
         self.assertTrue(same('{"a": 1, "b": 2}', '{"b":2,"a":1}\n'))

@@ -55,7 +55,9 @@ typedef struct kvs_poller {
     grpc_completion_queue *queue;
     pthread_t thread;
     uint32_t index;
-    kvs_call *halves; /* the peer sends no more: told when the queue is dry */
+    /* The peer sends no more: told when the queue is dry, so that a cancellation that is in it
+     * comes first; or if it never is, the old ones at the next tick. */
+    kvs_call *halves, *old_halves;
     pthread_mutex_t lock;
     kvs_call *dead; /* no reference is left */
 } kvs_poller;
@@ -581,10 +583,10 @@ static void received_event(kvs_call *call, uint64_t now_ns)
     }
 }
 
-static void tell_halves(kvs_poller *poller, uint64_t now_ns)
+static void tell_halves(kvs_call **list, uint64_t now_ns)
 {
-    kvs_call *call = poller->halves;
-    poller->halves = NULL;
+    kvs_call *call = *list;
+    *list = NULL;
     while (call != NULL) {
         kvs_call *next = call->half_next;
         pthread_mutex_lock(&call->lock);
@@ -828,7 +830,8 @@ static void *poll_loop(void *argument)
     kvs_poller *poller = argument;
     kvs_rpc *rpc = poller->rpc;
     for (;;) {
-        int64_t wait_ns = poller->halves != NULL ? 0 : (int64_t)KVS_RPC_TICK_NS;
+        bool halves = poller->halves != NULL || poller->old_halves != NULL;
+        int64_t wait_ns = halves ? 0 : (int64_t)KVS_RPC_TICK_NS;
         gpr_timespec deadline =
             gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(wait_ns, GPR_TIMESPAN));
         grpc_event event = grpc_completion_queue_next(poller->queue, deadline, NULL);
@@ -844,7 +847,13 @@ static void *poll_loop(void *argument)
         bury(poller);
         bool due = poller->index == 0 && now_ns >= rpc->next_tick_ns;
         if (event.type == GRPC_QUEUE_TIMEOUT || due) {
-            tell_halves(poller, now_ns);
+            tell_halves(&poller->old_halves, now_ns);
+        }
+        if (event.type == GRPC_QUEUE_TIMEOUT) {
+            tell_halves(&poller->halves, now_ns);
+        } else if (due) {
+            poller->old_halves = poller->halves;
+            poller->halves = NULL;
         }
         if (due) {
             tick(rpc, now_ns);

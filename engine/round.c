@@ -181,14 +181,14 @@ static void push_alone(kvs_shard *shard, kvs_op *op)
 
 /* ------------------------------------------------------------------ rounds */
 
-/* Copies the payload so that its frame can go; it keeps its credit. */
-static void hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
+/* Copies the payload so that its frame can go; it keeps its credit. False: refused, no memory. */
+static bool hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
 {
     if (op->held == NULL && op->session != NULL) {
         kvs_status status = kvs_pool_take(shard->pool, op->payload.bytes, &op->held);
         if (status != KVS_OK) {
             kvs_round_answer(shard, op, status);
-            return;
+            return false;
         }
         kvs_batch_copy(&shard->batch, NULL, op->held, &op->payload);
         atomic_fetch_add_explicit(&shard->held_bytes, op->payload.bytes, memory_order_relaxed);
@@ -206,6 +206,7 @@ static void hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
         op->next = *at;
         *at = op;
     }
+    return true;
 }
 
 /* Adds the contribution whose turn it is. `closes`: it is the round's last, and a rule follows,
@@ -342,7 +343,7 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
         decision = KVS_FAIL; /* a round has all ranks' contributions, or none */
     }
     if (decision == KVS_LATER) {
-        hold(shard, op, &part->later, false);
+        (void)hold(shard, op, &part->later, false);
         return false;
     }
     if (decision == KVS_FAIL) {
@@ -373,17 +374,11 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
         open_round(shard, part, now_ns);
     }
     if (decision == KVS_HOLD) {
-        uint32_t rank = op->rank;
-        hold(shard, op, &part->held, true);
-        if (empty) {
-            /* Its rank is gone: the round may have waited for nobody else. */
-            kvs_round_mark(round, rank);
-            return proceed(shard, part, NULL, now_ns);
+        if (hold(shard, op, &part->held, true)) {
+            kvs_round_mark(round, op->rank);
         }
-        if (op->held != NULL) {
-            kvs_round_mark(round, rank);
-        }
-        return false;
+        /* The rank of an empty turn is gone: the round may have waited for nobody else. */
+        return empty && proceed(shard, part, NULL, now_ns);
     }
     kvs_round_mark(round, op->rank);
     return proceed(shard, part, op, now_ns);

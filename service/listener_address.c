@@ -75,7 +75,7 @@ static int listen_at(const struct addrinfo *info, const char *congestion)
 
 static void print_address(int fd, char text[KVS_ADDRESS_BYTES], uint16_t *port)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t bytes = sizeof(address);
     char host[INET6_ADDRSTRLEN] = "";
     *port = 0;

@@ -17,4 +17,10 @@ if [ $# -eq 0 ]; then
     mapfile -t files < <(find base api engine service client bench -name '*.c' | sort)
     set -- "${files[@]}"
 fi
-printf '%s\n' "$@" | xargs -P "$(nproc)" -n 4 "$tidy" -p "$folder" --quiet
+# The commands are gcc's: what clang does not know is taken out of a copy of them.
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+sed 's/ -ftrivial-auto-var-init=zero//g; s/ -Werror / /g' "$folder/compile_commands.json" \
+    >"$copy/compile_commands.json"
+printf '%s\n' "$@" | xargs -P "$(nproc)" -n 4 "$tidy" -p "$copy" --quiet \
+    --extra-arg=-Wno-unknown-warning-option

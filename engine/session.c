@@ -473,9 +473,22 @@ void kvs_session_send_chains(kvs_session *session, uint64_t now_ns)
     }
 }
 
+/* Is one of the session's own pushes of the key, up to `after`, not in its round yet? */
+static bool pushes_first(const kvs_session *session, const kvs_op *op)
+{
+    const kvs_window *window = &session->window;
+    for (uint64_t s = window->low; s <= op->after; s++) {
+        const kvs_op *other = window->entries[s & window->mask].op;
+        if (other != NULL && other->kind == KVS_OP_PUSH && other->key == op->key) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool kvs_session_defers(const kvs_session *session, const kvs_op *op)
 {
-    return op->snapshot ? op->after >= session->window.low : op->after > session->window.through;
+    return op->after > session->window.through || (op->snapshot && pushes_first(session, op));
 }
 
 void kvs_session_open_door(kvs_session *session, uint64_t now_ns)

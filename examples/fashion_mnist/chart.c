@@ -35,22 +35,37 @@ static double place_y(const panel *p, double y)
     return BOTTOM - (BOTTOM - TOP) * (part > 1 ? 1 : part < 0 ? 0 : part);
 }
 
+/* Between marks of an axis: 1, 2 or 5 times a power of ten, so that there are at most TICKS. */
+static double round_step(double range, double least)
+{
+    static const double growth[] = {2, 2.5, 2}; /* 1, 2, 5, 10 */
+    double step = least;
+    for (unsigned i = 0; range / step > TICKS; i++) {
+        step *= growth[i % 3];
+    }
+    return step;
+}
+
 static void draw_frame(FILE *file, const panel *p)
 {
     (void)fprintf(file, "<text class=\"h\" x=\"%.1f\" y=\"%.1f\">%s</text>\n", p->left, TOP - 10,
                   p->title);
     (void)fprintf(file, "<text class=\"t\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
                   p->right, BOTTOM + 34, p->x_title);
-    for (unsigned i = 0; i <= TICKS; i++) {
-        const double y = p->y_low + (p->y_top - p->y_low) * i / TICKS;
-        const double x = p->x_top * i / TICKS;
+    const double y_step = round_step(p->y_top - p->y_low, 0.01);
+    const double x_step = round_step(p->x_top, 1);
+    for (unsigned i = 0; p->y_low + y_step * i <= p->y_top + y_step / 100; i++) {
+        const double y = p->y_low + y_step * i;
+        (void)fprintf(file,
+                      "<line class=\"g\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>"
+                      "<text class=\"t\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.2f</text>\n",
+                      p->left, p->right, place_y(p, y), place_y(p, y), p->left - 6,
+                      place_y(p, y) + 4, y);
+    }
+    for (unsigned i = 0; x_step * i <= p->x_top; i++) {
         (void)fprintf(
-            file,
-            "<line class=\"g\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>"
-            "<text class=\"t\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.2f</text>"
-            "<text class=\"t\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.4g</text>\n",
-            p->left, p->right, place_y(p, y), place_y(p, y), p->left - 6, place_y(p, y) + 4, y,
-            place_x(p, x), BOTTOM + 18, x);
+            file, "<text class=\"t\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.0f</text>\n",
+            place_x(p, x_step * i), BOTTOM + 18, x_step * i);
     }
 }
 
@@ -128,6 +143,8 @@ static void measure(panel *loss, panel *accuracy, const fashion_series *series, 
             low = (double)report->accuracy[k] < low ? (double)report->accuracy[k] : low;
         }
     }
+    const double step = round_step(loss->y_top, 0.01);
+    loss->y_top = step * (double)(int)(loss->y_top / step + 1); /* ends at a mark */
     accuracy->y_low = (double)(int)(low * 10) / 10;
     accuracy->y_low = accuracy->y_low > 0.9 ? 0.9 : accuracy->y_low;
 }

@@ -29,7 +29,8 @@ enum {
     PART_WEIGHT = 11,
     PART_PAYLOAD_BYTES = 12,
     PART_VERSION = 13,
-    PART_ROW_IDS = 14
+    PART_ROW_IDS = 14,
+    PART_THRESHOLD = 15
 };
 
 /* ------------------------------------------------------------------ one part header */
@@ -102,6 +103,9 @@ static bool read_part_field(kvs_wire *wire, const kvs_wire_field *field, kvs_par
         part->has_weight = true;
         memcpy(&part->weight, &field->value, sizeof(part->weight));
         return field->type == KVS_WIRE_FIXED64;
+    case PART_THRESHOLD:
+        memcpy(&part->threshold, &field->value, sizeof(part->threshold)); /* little-endian */
+        return field->type == KVS_WIRE_FIXED32;
     case PART_VERSION:
         return field->type == KVS_WIRE_BYTES &&
                kvs_wire_version(wire, field->bytes, &part->version);
@@ -316,7 +320,7 @@ static size_t part_size(const kvs_part_header *part)
            kvs_wire_number_size(signed_number(part->priority)) + (part->has_weight ? 9u : 0u) +
            kvs_wire_number_size(part->payload_bytes) +
            (has_version(part) ? kvs_wire_version_size(part->version) : 0) +
-           kvs_wire_text_size(part->row_ids_bytes);
+           kvs_wire_text_size(part->row_ids_bytes) + (part->threshold != 0 ? 5u : 0u);
 }
 
 static void put_part(kvs_head *head, const kvs_part_header *part)
@@ -346,6 +350,12 @@ static void put_part(kvs_head *head, const kvs_part_header *part)
         kvs_wire_put_version(head, PART_VERSION, part->version);
     }
     kvs_wire_put_text(head, PART_ROW_IDS, part->row_ids, part->row_ids_bytes);
+    if (part->threshold != 0) {
+        uint32_t bits;
+        memcpy(&bits, &part->threshold, sizeof(bits));
+        kvs_wire_put_tag(head, PART_THRESHOLD, KVS_WIRE_FIXED32);
+        kvs_wire_put_fixed(head, bits, sizeof(bits));
+    }
 }
 
 kvs_status kvs_frame_size(const kvs_frame_view *view, uint64_t data_bytes, size_t *out)

@@ -14,7 +14,16 @@ extern "C" {
 
 /* Numbers as in kvstored.proto. */
 typedef enum kvs_storage { KVS_DENSE = 0, KVS_ROW_SPARSE = 1 } kvs_storage;
-typedef enum kvs_codec { KVS_CODEC_NONE = 0, KVS_CODEC_2BIT = 1, KVS_CODEC_1BIT = 2 } kvs_codec;
+typedef enum kvs_codec {
+    KVS_CODEC_NONE = 0,
+    KVS_CODEC_2BIT = 1,
+    KVS_CODEC_1BIT = 2,
+    KVS_CODEC_F16 = 3,
+    KVS_CODEC_BF16 = 4,
+    KVS_CODEC_INT8 = 5,
+    KVS_CODEC_ENTRIES = 6,
+    KVS_CODEC_COUNT
+} kvs_codec;
 
 /* How many updates something has had, within one epoch. Compared epoch first. */
 typedef struct kvs_version {
@@ -38,6 +47,7 @@ typedef struct kvs_part_header {
     int32_t priority;  /* reorders between keys only; higher first */
     bool has_weight;   /* of the contribution in a mean; not built yet */
     double weight;
+    float threshold;        /* of KVS_CODEC_2BIT; else 0 */
     uint64_t payload_bytes; /* of this part in the frame's data */
     kvs_version version;    /* of the value carried; replies only */
     uint32_t row_ids_bytes; /* of packed varints; row_sparse only, not built yet */

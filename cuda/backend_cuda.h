@@ -2,12 +2,13 @@
  * pinned slots, and copies up, arithmetic and copies down overlap on three CUDA streams.
  *
  * Gives the same bits as the CPU backend; only a NaN that arithmetic makes has other payload bits
- * on a card. dtypes: sums of f32, f64, u8, i8, i32, i64; rules on f32 and f64. The rest answers
- * KVS_UNIMPLEMENTED before anything is touched.
+ * on a card. dtypes: f32, f64, f16 and bf16 with rules, u8, i8, i32 and i64 with sums; every codec
+ * into f32, decoded on the card. The rest answers KVS_UNIMPLEMENTED before anything is touched.
  *
  * Threads: as engine/backend.h says. The device is the first that CUDA shows
  *   (CUDA_VISIBLE_DEVICES picks another).
- * Memory: every kvs_stream owns 4 slots of 1 MiB and 64 KiB, pinned and on the device. host of a
+ * Memory: every kvs_stream owns 4 slots of 1 MiB and 64 KiB, pinned and on the device, and 4 MiB
+ *   on the device for what is encoded or half as wide. host of a
  *   kvs_memory is pinned memory that its first download allocates and free gives back.
  * Errors: any failure of CUDA but an allocation's is KVS_DEVICE_LOST, then and ever after; the
  *   log has the call. KVS_NO_MEMORY comes from open_stream, alloc and download only; a download

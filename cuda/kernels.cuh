@@ -11,13 +11,8 @@
 #ifndef KVS_CUDA_KERNELS_CUH
 #define KVS_CUDA_KERNELS_CUH
 
+#include "cuda/tiles.cuh"
 #include "engine/rules.h"
-
-#include <cuda_runtime.h>
-#include <stdint.h>
-
-#define KVS_CUDA_TILE_BYTES 16384u
-#define KVS_CUDA_BLOCK_THREADS 256
 
 typedef enum kvs_cuda_move_kind {
     KVS_CUDA_ZERO,
@@ -75,38 +70,6 @@ template <typename T>
 __device__ __forceinline__ void kvs_cuda_store(void *to, uint64_t word, kvs_cuda_word<T> value)
 {
     static_cast<kvs_cuda_word<T> *>(to)[word] = value;
-}
-
-/* The row of a tile: the last whose first tile is not behind it. */
-template <typename Row>
-__device__ __forceinline__ const Row *kvs_cuda_find_row(const Row *rows, uint32_t count,
-                                                        uint64_t tile)
-{
-    uint32_t low = 0;
-    uint32_t high = count;
-    while (high - low > 1) {
-        uint32_t middle = low + (high - low) / 2;
-        if (rows[middle].first_tile <= tile) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    return &rows[low];
-}
-
-/* The bytes of a row that one tile covers. */
-struct kvs_cuda_range {
-    uint64_t begin; /* a multiple of a word */
-    uint64_t end;
-};
-
-template <typename Row>
-__device__ __forceinline__ kvs_cuda_range kvs_cuda_tile_range(const Row *row, uint64_t tile)
-{
-    uint64_t begin = (tile - row->first_tile) * KVS_CUDA_TILE_BYTES;
-    uint64_t end = begin + KVS_CUDA_TILE_BYTES;
-    return kvs_cuda_range{begin, end < row->bytes ? end : row->bytes};
 }
 
 /* Calls body.word(i) for each whole word of the range and body.element(i) for each element that

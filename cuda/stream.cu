@@ -1,49 +1,55 @@
 #include "cuda/stream.cuh"
 
 #include "base/check.h"
+#include "cuda/casts.cuh"
 #include "cuda/kernels.cuh"
-#include "cuda/ring.cuh"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows of one launch. Enough that a frame of small keys needs one or two launches. */
-#define ROWS_MAX 256u
-
 typedef kvs_cuda_update<float> update_f32;
 typedef kvs_cuda_update<double> update_f64;
 
-static_assert(ROWS_MAX * sizeof(kvs_cuda_move) <= KVS_CUDA_TABLE_BYTES, "a table fits its slot");
-static_assert(ROWS_MAX * sizeof(update_f32) <= KVS_CUDA_TABLE_BYTES, "a table fits its slot");
-static_assert(ROWS_MAX * sizeof(update_f64) <= KVS_CUDA_TABLE_BYTES, "a table fits its slot");
+static_assert(KVS_CUDA_ROWS_MAX * sizeof(kvs_cuda_move) <= KVS_CUDA_TABLE_BYTES,
+              "a table fits its slot");
+static_assert(KVS_CUDA_ROWS_MAX * sizeof(update_f32) <= KVS_CUDA_TABLE_BYTES,
+              "a table fits its slot");
+static_assert(KVS_CUDA_ROWS_MAX * sizeof(update_f64) <= KVS_CUDA_TABLE_BYTES,
+              "a table fits its slot");
 static_assert(KVS_CUDA_TILE_BYTES % KVS_CUDA_WORD_BYTES == 0, "tiles start at words");
 
-typedef enum row_kind { ROWS_MOVE, ROWS_UPDATE_F32, ROWS_UPDATE_F64 } row_kind;
+static cudaError_t launch_moves(const cudaLaunchConfig_t *config, const void *rows, uint32_t count,
+                                uint64_t tiles)
+{
+    return cudaLaunchKernelEx(config, kvs_cuda_move_kernel, (const kvs_cuda_move *)rows, count,
+                              tiles);
+}
 
-struct kvs_stream {
-    kvs_cuda_device *device;
-    cudaStream_t up;
-    cudaStream_t compute;
-    cudaStream_t down;
-    cudaEvent_t computed;   /* on compute, before a download */
-    cudaEvent_t downloaded; /* on down, after it */
-    bool downloading;       /* compute has yet to wait for `downloaded` */
-    kvs_cuda_ring ring;
-    /* The launch that is being put together; of one kind. */
-    row_kind kind;
-    uint32_t rows;
-    uint64_t tiles;
-    union {
-        kvs_cuda_move move[ROWS_MAX];
-        update_f32 f32[ROWS_MAX];
-        update_f64 f64[ROWS_MAX];
-    } table;
-};
+static cudaError_t launch_f32(const cudaLaunchConfig_t *config, const void *rows, uint32_t count,
+                              uint64_t tiles)
+{
+    return cudaLaunchKernelEx(config, kvs_cuda_update_kernel_f32, (const update_f32 *)rows, count,
+                              tiles);
+}
+
+static cudaError_t launch_f64(const cudaLaunchConfig_t *config, const void *rows, uint32_t count,
+                              uint64_t tiles)
+{
+    return cudaLaunchKernelEx(config, kvs_cuda_update_kernel_f64, (const update_f64 *)rows, count,
+                              tiles);
+}
+
+static const kvs_cuda_row_kind move_rows = {sizeof(kvs_cuda_move), launch_moves};
+static const kvs_cuda_row_kind f32_rows = {sizeof(update_f32), launch_f32};
+static const kvs_cuda_row_kind f64_rows = {sizeof(update_f64), launch_f64};
 
 cudaError_t kvs_cuda_kernels_load(void)
 {
     cudaFuncAttributes attributes;
     cudaError_t error = cudaFuncGetAttributes(&attributes, kvs_cuda_move_kernel);
+    if (error == cudaSuccess) {
+        error = kvs_cuda_casts_load();
+    }
     if (error == cudaSuccess) {
         error = cudaFuncGetAttributes(&attributes, kvs_cuda_update_kernel_f32);
     }
@@ -72,9 +78,19 @@ static kvs_status wait_all(kvs_stream *stream)
     return KVS_OK;
 }
 
+static kvs_status alloc_scratch(kvs_cuda_device *device, kvs_memory *memory, size_t bytes)
+{
+    KVS_TRY(kvs_cuda_alloc(device, bytes, &memory->data));
+    memory->bytes = bytes;
+    return KVS_OK;
+}
+
 static kvs_status init(kvs_stream *stream, kvs_cuda_device *device)
 {
     stream->device = device;
+    KVS_TRY(alloc_scratch(device, &stream->scratch.encoded, KVS_CUDA_SCRATCH_BYTES));
+    KVS_TRY(alloc_scratch(device, &stream->scratch.weight, KVS_CUDA_SCRATCH_BYTES / 2));
+    KVS_TRY(alloc_scratch(device, &stream->scratch.gradient, KVS_CUDA_SCRATCH_BYTES / 2));
     KVS_CUDA_TRY(device, cudaStreamCreateWithFlags(&stream->up, cudaStreamNonBlocking));
     KVS_CUDA_TRY(device, cudaStreamCreateWithFlags(&stream->compute, cudaStreamNonBlocking));
     KVS_CUDA_TRY(device, cudaStreamCreateWithFlags(&stream->down, cudaStreamNonBlocking));
@@ -127,6 +143,11 @@ void kvs_cuda_stream_close(kvs_backend *backend, kvs_stream *stream)
     if (stream->ring.device != NULL) {
         kvs_cuda_ring_deinit(&stream->ring);
     }
+    const kvs_memory *memories[] = {&stream->scratch.encoded, &stream->scratch.weight,
+                                    &stream->scratch.gradient};
+    for (unsigned i = 0; i < sizeof memories / sizeof memories[0]; i++) {
+        kvs_cuda_free(stream->device, memories[i]->data, memories[i]->bytes);
+    }
     destroy(stream->down);
     destroy(stream->compute);
     destroy(stream->up);
@@ -140,22 +161,6 @@ kvs_status kvs_cuda_stream_sync(kvs_stream *stream)
 
 /* ------------------------------------------------------------------ launches */
 
-static const void *table_rows(const kvs_stream *stream, size_t *bytes)
-{
-    switch (stream->kind) {
-    case ROWS_MOVE:
-        *bytes = stream->rows * sizeof stream->table.move[0];
-        return stream->table.move;
-    case ROWS_UPDATE_F32:
-        *bytes = stream->rows * sizeof stream->table.f32[0];
-        return stream->table.f32;
-    case ROWS_UPDATE_F64:
-        break;
-    }
-    *bytes = stream->rows * sizeof stream->table.f64[0];
-    return stream->table.f64;
-}
-
 static cudaError_t launch_kernel(const kvs_stream *stream, const void *rows)
 {
     cudaLaunchConfig_t config;
@@ -164,30 +169,18 @@ static cudaError_t launch_kernel(const kvs_stream *stream, const void *rows)
     config.gridDim = dim3((unsigned)(stream->tiles < blocks_max ? stream->tiles : blocks_max));
     config.blockDim = dim3(KVS_CUDA_BLOCK_THREADS);
     config.stream = stream->compute;
-    switch (stream->kind) {
-    case ROWS_MOVE:
-        return cudaLaunchKernelEx(&config, kvs_cuda_move_kernel, (const kvs_cuda_move *)rows,
-                                  stream->rows, stream->tiles);
-    case ROWS_UPDATE_F32:
-        return cudaLaunchKernelEx(&config, kvs_cuda_update_kernel_f32, (const update_f32 *)rows,
-                                  stream->rows, stream->tiles);
-    case ROWS_UPDATE_F64:
-        break;
-    }
-    return cudaLaunchKernelEx(&config, kvs_cuda_update_kernel_f64, (const update_f64 *)rows,
-                              stream->rows, stream->tiles);
+    return stream->kind->launch(&config, rows, stream->rows, stream->tiles);
 }
 
-/* Sends the table and what was staged for it, and launches its kernel. */
-static kvs_status launch(kvs_stream *stream)
+kvs_status kvs_cuda_launch(kvs_stream *stream)
 {
     if (stream->rows == 0) {
         return KVS_OK;
     }
-    size_t bytes = 0;
-    const void *table = table_rows(stream, &bytes);
+    size_t bytes = stream->rows * stream->kind->row_bytes;
     const void *rows = NULL;
-    KVS_TRY(kvs_cuda_ring_send(&stream->ring, stream->up, stream->compute, table, bytes, &rows));
+    KVS_TRY(kvs_cuda_ring_send(&stream->ring, stream->up, stream->compute, stream->table, bytes,
+                               &rows));
     if (stream->downloading) {
         KVS_CUDA_TRY(stream->device, cudaStreamWaitEvent(stream->compute, stream->downloaded, 0));
         stream->downloading = false;
@@ -199,32 +192,28 @@ static kvs_status launch(kvs_stream *stream)
     return KVS_OK;
 }
 
-/* Makes room for a row of that kind. */
-static kvs_status make_row(kvs_stream *stream, row_kind kind)
+kvs_status kvs_cuda_make_row(kvs_stream *stream, const kvs_cuda_row_kind *kind)
 {
-    if (stream->rows == ROWS_MAX || (stream->rows > 0 && stream->kind != kind)) {
-        KVS_TRY(launch(stream));
+    if (stream->rows == KVS_CUDA_ROWS_MAX || (stream->rows > 0 && stream->kind != kind)) {
+        KVS_TRY(kvs_cuda_launch(stream));
     }
     stream->kind = kind;
     return KVS_OK;
 }
 
-static void add_tiles(kvs_stream *stream, uint64_t bytes)
+void *kvs_cuda_row_place(kvs_stream *stream)
+{
+    return stream->table + stream->rows * stream->kind->row_bytes;
+}
+
+void kvs_cuda_add_tiles(kvs_stream *stream, uint64_t bytes)
 {
     stream->rows++;
     stream->tiles += (bytes + KVS_CUDA_TILE_BYTES - 1) / KVS_CUDA_TILE_BYTES;
 }
 
-/* A piece of a source, on the device when the next kernel runs. */
-typedef struct piece {
-    const void *data;
-    size_t bytes;
-} piece;
-
-/* The next piece of `source` from `offset` on, `bytes` at most: all of it where it is in device
- * memory, else what the slot takes. Launches when the slot is full. */
-static kvs_status take_piece(kvs_stream *stream, const kvs_source *source, size_t offset,
-                             size_t bytes, piece *out)
+kvs_status kvs_cuda_take_piece(kvs_stream *stream, const kvs_source *source, size_t offset,
+                               size_t bytes, kvs_cuda_piece *out)
 {
     if (source->memory != NULL) {
         out->data = (const uint8_t *)source->memory->data + offset;
@@ -232,7 +221,7 @@ static kvs_status take_piece(kvs_stream *stream, const kvs_source *source, size_
         return KVS_OK;
     }
     if (kvs_cuda_ring_room(&stream->ring) == 0) {
-        KVS_TRY(launch(stream));
+        KVS_TRY(kvs_cuda_launch(stream));
     }
     size_t room = kvs_cuda_ring_room(&stream->ring);
     out->bytes = bytes < room ? bytes : room;
@@ -244,16 +233,16 @@ static kvs_status take_piece(kvs_stream *stream, const kvs_source *source, size_
 static void move_row(kvs_stream *stream, kvs_cuda_move_kind kind, void *target, const void *source,
                      size_t bytes)
 {
-    kvs_cuda_move *row = &stream->table.move[stream->rows];
+    kvs_cuda_move *row = (kvs_cuda_move *)kvs_cuda_row_place(stream);
     row->target = target;
     row->source = source;
     row->bytes = bytes;
     row->first_tile = stream->tiles;
     row->kind = kind;
-    add_tiles(stream, bytes);
+    kvs_cuda_add_tiles(stream, bytes);
 }
 
-static void check_source(const kvs_source *source, size_t bytes)
+void kvs_cuda_check_source(const kvs_source *source, size_t bytes)
 {
     if (source->memory != NULL) {
         KVS_CHECK(bytes <= source->memory->bytes);
@@ -266,15 +255,29 @@ static kvs_status move_item(kvs_stream *stream, kvs_cuda_move_kind kind, const k
                             const kvs_source *source, size_t bytes)
 {
     KVS_CHECK(bytes <= target->bytes);
-    check_source(source, bytes);
+    kvs_cuda_check_source(source, bytes);
     for (size_t offset = 0; offset < bytes;) {
-        piece from;
-        KVS_TRY(make_row(stream, ROWS_MOVE));
-        KVS_TRY(take_piece(stream, source, offset, bytes - offset, &from));
+        kvs_cuda_piece from;
+        KVS_TRY(kvs_cuda_make_row(stream, &move_rows));
+        KVS_TRY(kvs_cuda_take_piece(stream, source, offset, bytes - offset, &from));
         move_row(stream, kind, (uint8_t *)target->data + offset, from.data, from.bytes);
         offset += from.bytes;
     }
     return KVS_OK;
+}
+
+kvs_status kvs_cuda_zero_row(kvs_stream *stream, const kvs_memory *target, size_t bytes)
+{
+    KVS_CHECK(bytes <= target->bytes);
+    KVS_TRY(kvs_cuda_make_row(stream, &move_rows));
+    move_row(stream, KVS_CUDA_ZERO, target->data, NULL, bytes);
+    return KVS_OK;
+}
+
+kvs_status kvs_cuda_copy_rows(kvs_stream *stream, const kvs_memory *target,
+                              const kvs_source *source, size_t bytes)
+{
+    return move_item(stream, KVS_CUDA_COPY, target, source, bytes);
 }
 
 kvs_status kvs_cuda_stream_zero(kvs_stream *stream, kvs_memory *const *targets, size_t count)
@@ -282,11 +285,10 @@ kvs_status kvs_cuda_stream_zero(kvs_stream *stream, kvs_memory *const *targets, 
     KVS_TRY(begin(stream));
     for (size_t i = 0; i < count; i++) {
         if (targets[i]->bytes > 0) {
-            KVS_TRY(make_row(stream, ROWS_MOVE));
-            move_row(stream, KVS_CUDA_ZERO, targets[i]->data, NULL, targets[i]->bytes);
+            KVS_TRY(kvs_cuda_zero_row(stream, targets[i], targets[i]->bytes));
         }
     }
-    return launch(stream);
+    return kvs_cuda_launch(stream);
 }
 
 kvs_status kvs_cuda_stream_copy(kvs_stream *stream, const kvs_copy_item *items, size_t count)
@@ -297,7 +299,7 @@ kvs_status kvs_cuda_stream_copy(kvs_stream *stream, const kvs_copy_item *items, 
         size_t bytes = source->memory != NULL ? items[i].bytes : source->payload.bytes;
         KVS_TRY(move_item(stream, KVS_CUDA_COPY, items[i].target, source, bytes));
     }
-    return launch(stream);
+    return kvs_cuda_launch(stream);
 }
 
 /* False: sums of that dtype are not built. */
@@ -320,6 +322,10 @@ static bool find_sum(kvs_dtype dtype, kvs_cuda_move_kind *out)
     case KVS_I64:
         *out = KVS_CUDA_ADD_64;
         return true;
+    case KVS_F16:
+    case KVS_BF16:
+        *out = KVS_CUDA_COPY; /* kvs_cuda_add_halves adds them */
+        return true;
     default:
         return false;
     }
@@ -331,17 +337,29 @@ kvs_status kvs_cuda_stream_accumulate(kvs_stream *stream, const kvs_accumulate_i
     kvs_cuda_move_kind sum = KVS_CUDA_ADD_F32;
     KVS_TRY(begin(stream));
     for (size_t i = 0; i < count; i++) {
-        if (items[i].codec != KVS_CODEC_NONE || !find_sum(items[i].dtype, &sum)) {
+        bool encoded = items[i].codec != KVS_CODEC_NONE;
+        if ((encoded &&
+             ((unsigned)items[i].codec >= KVS_CODEC_COUNT || items[i].dtype != KVS_F32)) ||
+            !find_sum(items[i].dtype, &sum)) {
             return KVS_UNIMPLEMENTED;
         }
     }
     for (size_t i = 0; i < count; i++) {
         size_t bytes = (size_t)items[i].elements * kvs_dtype_bytes(items[i].dtype);
+        if (items[i].codec != KVS_CODEC_NONE) {
+            KVS_TRY(kvs_cuda_decode_item(stream, &items[i]));
+            continue;
+        }
         (void)find_sum(items[i].dtype, &sum);
+        if (!items[i].first && sum == KVS_CUDA_COPY) {
+            KVS_TRY(kvs_cuda_add_halves(stream, items[i].dtype, items[i].target, &items[i].source,
+                                        bytes));
+            continue;
+        }
         KVS_TRY(move_item(stream, items[i].first ? KVS_CUDA_COPY : sum, items[i].target,
                           &items[i].source, bytes));
     }
-    return launch(stream);
+    return kvs_cuda_launch(stream);
 }
 
 /* ------------------------------------------------------------------ rules */
@@ -373,7 +391,7 @@ static void check_update(const kvs_apply_item *item, size_t bytes)
         KVS_CHECK(bytes <= item->accumulator->bytes);
     }
     if (has_last(item)) {
-        check_source(&item->last, bytes);
+        kvs_cuda_check_source(&item->last, bytes);
     } else {
         KVS_CHECK(bytes == 0 || item->accumulator != NULL);
     }
@@ -381,7 +399,7 @@ static void check_update(const kvs_apply_item *item, size_t bytes)
 
 template <typename Real>
 static void update_row(kvs_stream *stream, kvs_cuda_update<Real> *row, const kvs_apply_item *item,
-                       size_t offset, const piece *last)
+                       size_t offset, const kvs_cuda_piece *last)
 {
     memset((void *)row, 0, sizeof *row);
     round_numbers(&item->scalars, &row->numbers);
@@ -397,24 +415,24 @@ static void update_row(kvs_stream *stream, kvs_cuda_update<Real> *row, const kvs
     row->last = (const Real *)last->data;
     row->bytes = last->bytes;
     row->first_tile = stream->tiles;
-    add_tiles(stream, last->bytes);
+    kvs_cuda_add_tiles(stream, last->bytes);
 }
 
-static kvs_status update_item(kvs_stream *stream, const kvs_apply_item *item)
+kvs_status kvs_cuda_update_item(kvs_stream *stream, const kvs_apply_item *item)
 {
     size_t bytes = (size_t)item->elements * kvs_dtype_bytes(item->dtype);
-    row_kind kind = item->dtype == KVS_F32 ? ROWS_UPDATE_F32 : ROWS_UPDATE_F64;
+    const kvs_cuda_row_kind *kind = item->dtype == KVS_F32 ? &f32_rows : &f64_rows;
     check_update(item, bytes);
     for (size_t offset = 0; offset < bytes;) {
-        piece last = {NULL, bytes - offset};
-        KVS_TRY(make_row(stream, kind));
+        kvs_cuda_piece last = {NULL, bytes - offset};
+        KVS_TRY(kvs_cuda_make_row(stream, kind));
         if (has_last(item)) {
-            KVS_TRY(take_piece(stream, &item->last, offset, bytes - offset, &last));
+            KVS_TRY(kvs_cuda_take_piece(stream, &item->last, offset, bytes - offset, &last));
         }
-        if (kind == ROWS_UPDATE_F32) {
-            update_row(stream, &stream->table.f32[stream->rows], item, offset, &last);
+        if (kind == &f32_rows) {
+            update_row(stream, (update_f32 *)kvs_cuda_row_place(stream), item, offset, &last);
         } else {
-            update_row(stream, &stream->table.f64[stream->rows], item, offset, &last);
+            update_row(stream, (update_f64 *)kvs_cuda_row_place(stream), item, offset, &last);
         }
         offset += last.bytes;
     }
@@ -427,14 +445,18 @@ kvs_status kvs_cuda_stream_apply(kvs_stream *stream, const kvs_apply_item *items
     for (size_t i = 0; i < count; i++) {
         KVS_CHECK(items[i].scalars.rule >= 0);
         KVS_CHECK(items[i].scalars.rule < KVS_RULE_COUNT);
-        if (items[i].dtype != KVS_F32 && items[i].dtype != KVS_F64) {
+        if (!kvs_dtype_floating(items[i].dtype)) {
             return KVS_UNIMPLEMENTED;
         }
     }
     for (size_t i = 0; i < count; i++) {
-        KVS_TRY(update_item(stream, &items[i]));
+        if (items[i].dtype == KVS_F16 || items[i].dtype == KVS_BF16) {
+            KVS_TRY(items[i].elements == 0 ? KVS_OK : kvs_cuda_update_half(stream, &items[i]));
+        } else {
+            KVS_TRY(kvs_cuda_update_item(stream, &items[i]));
+        }
     }
-    return launch(stream);
+    return kvs_cuda_launch(stream);
 }
 
 /* ------------------------------------------------------------------ download */

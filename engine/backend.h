@@ -31,7 +31,8 @@ typedef struct kvs_memory {
     size_t bytes;
 } kvs_memory;
 
-/* Where numbers come from: backend memory if that is set, else bytes on the host. */
+/* Where numbers come from: backend memory if that is set, else bytes on the host. Of an encoded
+ * source payload.bytes is the length in either case. */
 typedef struct kvs_source {
     const kvs_memory *memory;
     kvs_payload payload;
@@ -46,24 +47,31 @@ typedef struct kvs_copy_item {
 
 /* first: target := source, else target := target + source, element by element, in the
  * accumulator's dtype (the key's own dtype; f16 and bf16 add in f32, rounded once). A copied
- * first term keeps -0.0 and NaN payloads. Integers wrap. */
+ * first term keeps -0.0 and NaN payloads. Integers wrap. With a codec the source is what
+ * engine/codec.h calls an encoding of f32, already judged, and is decoded on its way. */
 typedef struct kvs_accumulate_item {
     kvs_memory *target;
     kvs_source source;
     uint64_t elements;
-    kvs_dtype dtype; /* of target and source */
+    kvs_dtype dtype; /* of target and source; f32 with a codec */
     kvs_codec codec; /* of source */
+    float threshold; /* of the codec */
     bool first;
 } kvs_accumulate_item;
 
 /* target := rule(weight, g), states updated in place, where g = accumulator + last, or whichever
  * of the two is there (accumulator may be NULL; last.payload.bytes == 0 and last.memory == NULL
- * means none). weight and target may be the same memory. */
+ * means none). weight and target may be the same memory.
+ *
+ * f16 and bf16: g is summed and rounded as accumulate does it, the rule computes in f32 on states
+ * of f32, and target is the new weight rounded. With a master (f32; NULL: none) the weight is read
+ * from it and written to it, and target is its rounding. */
 typedef struct kvs_apply_item {
     kvs_rule_scalars scalars;
     const kvs_memory *weight;
     kvs_memory *target;
     kvs_memory *state[KVS_RULE_STATES_MAX]; /* as many as the rule has; zero at the first update */
+    kvs_memory *master;                     /* f16 and bf16 only */
     const kvs_memory *accumulator;
     kvs_source last;
     uint64_t elements;
@@ -93,7 +101,7 @@ typedef struct kvs_backend_table {
 struct kvs_backend {
     const kvs_backend_table *table;
     const char *name; /* "cpu avx2", "cuda H100": for logs and GET /version */
-    uint32_t dtypes;  /* bits 1 << kvs_dtype: what it sums; rules apply to f32 and f64 of them */
+    uint32_t dtypes;  /* bits 1 << kvs_dtype: what it sums; rules apply to the floating ones */
 };
 
 #ifdef __cplusplus

@@ -1,6 +1,7 @@
 #include "engine/backend_cpu.h"
 
 #include "base/check.h"
+#include "engine/codec.h"
 #include "engine/kernels_cpu.h"
 
 #include <stdlib.h>
@@ -169,12 +170,27 @@ static void add_run(void *context, size_t first_element, const uint8_t *data, si
     to->add(to->target + first_element * to->element_bytes, data, elements);
 }
 
+static void decode_item(const kvs_accumulate_item *item)
+{
+    kvs_payload payload = item->source.payload;
+    kvs_span held;
+    if (item->source.memory != NULL) {
+        KVS_CHECK(payload.bytes <= item->source.memory->bytes);
+        held = (kvs_span){item->source.memory->data, payload.bytes};
+        payload = (kvs_payload){.spans = &held, .count = 1, .bytes = held.bytes};
+    }
+    kvs_codec_decode(item->codec, item->threshold, &payload, item->target->data, item->elements,
+                     item->first);
+}
+
 static void accumulate_item(const kvs_cpu_kernels *kernels, const kvs_accumulate_item *item)
 {
     size_t element_bytes = kvs_dtype_bytes(item->dtype);
     size_t bytes = (size_t)item->elements * element_bytes;
     KVS_CHECK(bytes <= item->target->bytes);
-    if (item->first) {
+    if (item->codec != KVS_CODEC_NONE) {
+        decode_item(item);
+    } else if (item->first) {
         copy_source(item->target->data, &item->source, bytes);
     } else if (item->source.memory != NULL) {
         KVS_CHECK(bytes <= item->source.memory->bytes);
@@ -192,7 +208,9 @@ static kvs_status accumulate_batch(kvs_stream *stream, const kvs_accumulate_item
 {
     for (size_t i = 0; i < count; i++) {
         KVS_CHECK((unsigned)items[i].dtype < KVS_DTYPE_COUNT);
-        if (items[i].codec != KVS_CODEC_NONE || stream->kernels->add[items[i].dtype] == NULL) {
+        bool encoded = items[i].codec != KVS_CODEC_NONE;
+        if ((encoded && (!kvs_codec_known(items[i].codec) || items[i].dtype != KVS_F32)) ||
+            stream->kernels->add[items[i].dtype] == NULL) {
             return KVS_UNIMPLEMENTED;
         }
     }
@@ -282,16 +300,105 @@ static void apply_item(const kvs_cpu_kernels *kernels, const kvs_apply_item *ite
     }
 }
 
+/* Elements of a piece: its f32 stay in the nearest cache. */
+#define PIECE_ELEMENTS ((size_t)2048)
+
+/* g of `elements` elements from `first` on, as f32. */
+static void gather_half(const kvs_cpu_kernels *kernels, const kvs_apply_item *item, size_t first,
+                        size_t elements, float *out)
+{
+    uint16_t terms[PIECE_ELEMENTS];
+    uint16_t last[PIECE_ELEMENTS];
+    bool has_last = item->last.memory != NULL || item->last.payload.bytes > 0;
+    size_t bytes = elements * sizeof terms[0];
+    if (item->last.memory != NULL) {
+        memcpy(last, (const uint16_t *)item->last.memory->data + first, bytes);
+    } else if (has_last) {
+        kvs_payload piece = kvs_payload_slice(&item->last.payload, first * sizeof terms[0], bytes);
+        kvs_payload_gather(&piece, last);
+    }
+    if (item->accumulator != NULL) {
+        memcpy(terms, (const uint16_t *)item->accumulator->data + first, bytes);
+        if (has_last) {
+            kernels->add[item->dtype](terms, last, elements);
+        }
+    } else {
+        KVS_CHECK(has_last);
+        memcpy(terms, last, bytes);
+    }
+    kernels->widen[item->dtype](out, terms, elements);
+}
+
+static kvs_memory offset_memory(const kvs_memory *memory, size_t bytes)
+{
+    KVS_CHECK(bytes <= memory->bytes);
+    return (kvs_memory){.data = (uint8_t *)memory->data + bytes, .bytes = memory->bytes - bytes};
+}
+
+/* A piece of an item of f16 or bf16, as an item of f32. */
+static void apply_half(const kvs_cpu_kernels *kernels, const kvs_apply_item *item, size_t first,
+                       size_t elements)
+{
+    _Alignas(ALIGNMENT) float weight[PIECE_ELEMENTS];
+    _Alignas(ALIGNMENT) float gradient[PIECE_ELEMENTS];
+    kvs_memory weights = {.data = weight, .bytes = sizeof weight};
+    kvs_memory gradients = {.data = gradient, .bytes = sizeof gradient};
+    kvs_memory states[KVS_RULE_STATES_MAX];
+    kvs_apply_item wide = {.scalars = item->scalars,
+                           .weight = &weights,
+                           .target = &weights,
+                           .accumulator = &gradients,
+                           .elements = elements,
+                           .dtype = KVS_F32};
+    gather_half(kernels, item, first, elements, gradient);
+    if (item->master != NULL) {
+        weights = offset_memory(item->master, first * sizeof weight[0]);
+    } else {
+        kernels->widen[item->dtype](weight, (const uint16_t *)item->weight->data + first, elements);
+    }
+    for (unsigned i = 0; i < kvs_rule_states(item->scalars.rule); i++) {
+        KVS_CHECK(item->state[i] != NULL);
+        states[i] = offset_memory(item->state[i], first * sizeof(float));
+        wide.state[i] = &states[i];
+    }
+    apply_item(kernels, &wide);
+    kernels->narrow[item->dtype]((uint16_t *)item->target->data + first, weights.data, elements);
+}
+
+static void apply_halves(const kvs_cpu_kernels *kernels, const kvs_apply_item *item)
+{
+    size_t bytes = (size_t)item->elements * kvs_dtype_bytes(item->dtype);
+    check_room(item->weight, bytes);
+    check_room(item->target, bytes);
+    if (item->accumulator != NULL) {
+        check_room(item->accumulator, bytes);
+    }
+    if (item->last.memory != NULL) {
+        check_room(item->last.memory, bytes);
+    } else if (item->last.payload.bytes > 0) {
+        KVS_CHECK(bytes == item->last.payload.bytes);
+    }
+    size_t elements = (size_t)item->elements;
+    for (size_t first = 0; first < elements; first += PIECE_ELEMENTS) {
+        size_t left = elements - first;
+        apply_half(kernels, item, first, left < PIECE_ELEMENTS ? left : PIECE_ELEMENTS);
+    }
+}
+
 static kvs_status apply_batch(kvs_stream *stream, const kvs_apply_item *items, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         KVS_CHECK((unsigned)items[i].scalars.rule < KVS_RULE_COUNT);
-        if (items[i].dtype != KVS_F32 && items[i].dtype != KVS_F64) {
+        if (!kvs_dtype_floating(items[i].dtype)) {
             return KVS_UNIMPLEMENTED;
         }
     }
     for (size_t i = 0; i < count; i++) {
-        apply_item(stream->kernels, &items[i]);
+        if (stream->kernels->widen[items[i].dtype] != NULL) {
+            apply_halves(stream->kernels, &items[i]);
+        } else {
+            apply_item(stream->kernels, &items[i]);
+        }
     }
     return KVS_OK;
 }
@@ -389,8 +496,8 @@ kvs_status kvs_backend_cpu_open(const char *width, kvs_backend **out, kvs_proble
     (void)strncat(backend->name, kernels->name, sizeof backend->name - sizeof "cpu ");
     backend->base.table = &table;
     backend->base.name = backend->name;
-    backend->base.dtypes =
-        1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_U8 | 1u << KVS_I8 | 1u << KVS_I32 | 1u << KVS_I64;
+    backend->base.dtypes = 1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_F16 | 1u << KVS_BF16 |
+                           1u << KVS_U8 | 1u << KVS_I8 | 1u << KVS_I32 | 1u << KVS_I64;
     *out = &backend->base;
     return KVS_OK;
 }

@@ -1,8 +1,8 @@
 /* The CPU backend: plain C, at the widest vectors that the machine has.
  *
- * Every call has taken effect when it returns; sync waits for nothing. dtypes: f32 and f64 with
- * rules, u8, i8, i32 and i64 with sums alone; f16 and bf16 give KVS_UNIMPLEMENTED, as do codecs.
- * A batch that is refused has changed nothing.
+ * Every call has taken effect when it returns; sync waits for nothing. dtypes: f32, f64, f16 and
+ * bf16 with rules, u8, i8, i32 and i64 with sums alone; every codec into f32. A batch that is
+ * refused (KVS_UNIMPLEMENTED) has changed nothing.
  *
  * Threads and memory: as in engine/backend.h. Pieces of 2 MiB and more lie on huge pages.
  */

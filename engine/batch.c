@@ -85,7 +85,7 @@ void kvs_batch_copy(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
 }
 
 void kvs_batch_accumulate(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
-                          const kvs_source *source, bool first)
+                          const kvs_source *source, const kvs_op *op, bool first)
 {
     kvs_accumulate_item *item = &batch->accumulate[place(batch, part, &batch->accumulates)];
     target->downloaded = false;
@@ -93,8 +93,23 @@ void kvs_batch_accumulate(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                                   .source = *source,
                                   .elements = part->elements,
                                   .dtype = part->key->dtype,
-                                  .codec = KVS_CODEC_NONE,
+                                  .codec = op == NULL ? KVS_CODEC_NONE : op->codec,
+                                  .threshold = op == NULL ? 0 : op->threshold,
                                   .first = first};
+}
+
+void kvs_batch_widen(kvs_batch *batch, kvs_part *part)
+{
+    kvs_accumulate_item *item = &batch->accumulate[place(batch, part, &batch->accumulates)];
+    bool brain = part->key->dtype == KVS_BF16;
+    part->master->downloaded = false;
+    *item = (kvs_accumulate_item){
+        .target = &part->master->memory,
+        .source = {.memory = &part->value->memory, .payload.bytes = kvs_part_bytes(part)},
+        .elements = part->elements,
+        .dtype = KVS_F32,
+        .codec = brain ? KVS_CODEC_BF16 : KVS_CODEC_F16,
+        .first = true};
 }
 
 void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
@@ -109,6 +124,7 @@ void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
     for (int i = 0; i < KVS_RULE_STATES_MAX; i++) {
         item->state[i] = part->states[i] == NULL ? NULL : &part->states[i]->memory;
     }
+    item->master = part->master == NULL ? NULL : &part->master->memory;
     item->accumulator = accumulator == NULL ? NULL : &accumulator->memory;
     if (last != NULL) {
         item->last = *last;

@@ -39,8 +39,11 @@ void kvs_batch_zero(kvs_batch *batch, kvs_buffer *target);
 /* `part` is NULL when the target is no value of a part yet. */
 void kvs_batch_copy(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                     const kvs_payload *payload);
+/* `op` says how the source is encoded; NULL: not at all. */
 void kvs_batch_accumulate(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
-                          const kvs_source *source, bool first);
+                          const kvs_source *source, const kvs_op *op, bool first);
+/* The master of a part of f16 or bf16 becomes its value, as f32. */
+void kvs_batch_widen(kvs_batch *batch, kvs_part *part);
 /* The part's rule, on value -> target (may be the same), from `accumulator` (may be NULL) and
  * `last` (may be NULL). part->updates is already that of this update. */
 void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,

@@ -167,6 +167,8 @@ static void give_rule(kvs_shard *shard, kvs_part *part, kvs_binding *binding)
     }
     if (!keeps) {
         part->updates = 0;
+        kvs_batch_release(&shard->batch, part->master);
+        part->master = NULL;
     }
     kvs_binding_unref(part->binding);
     part->binding = kvs_binding_take(binding);
@@ -196,6 +198,8 @@ void kvs_cut_act(kvs_action *action, kvs_shard *shard)
     kvs_batch_copy(&shard->batch, part, target, &value);
     kvs_batch_release(&shard->batch, part->value);
     part->value = target;
+    kvs_batch_release(&shard->batch, part->master); /* it begins anew as the value */
+    part->master = NULL;
     atomic_fetch_add_explicit(&part->version, 1, memory_order_relaxed);
 }
 

@@ -1,6 +1,7 @@
 /* The door for pushes: what the session can judge is judged here, once; after it a push is known
  * to be well-formed, in its place in the order, within its bounds, and of a part that exists. */
 #include "base/check.h"
+#include "engine/codec.h"
 #include "engine/session.h"
 #include "engine/store.h"
 
@@ -21,9 +22,6 @@ static kvs_status judge_form(const kvs_part_header *header, kvs_problem *problem
 {
     if (header->storage != KVS_DENSE || header->row_ids_bytes > 0) {
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "row_sparse values are not built yet");
-    }
-    if (header->codec != KVS_CODEC_NONE) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "compression is not built yet");
     }
     if (header->has_weight) {
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "weights are not built yet");
@@ -59,7 +57,13 @@ static kvs_status judge_part(const kvs_key *key, const kvs_part_header *header, 
                                " elements, not %" PRIu64,
                                header->element_offset, part->elements, header->element_count);
     }
-    if (header->payload_bytes != kvs_part_bytes(part)) {
+    if (header->codec != KVS_CODEC_NONE) {
+        if (key->dtype != KVS_F32) {
+            return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                                   "the key is %s; gradients of f32 alone are encoded",
+                                   kvs_dtype_name(key->dtype));
+        }
+    } else if (header->payload_bytes != kvs_part_bytes(part)) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
                                "the part takes %zu bytes, not %" PRIu64, kvs_part_bytes(part),
                                header->payload_bytes);
@@ -205,6 +209,10 @@ static void accept(const push *in, kvs_entry *entry)
     if (status == KVS_OK) {
         status = judge_part(key, header, &part, &problem);
     }
+    if (status == KVS_OK && header->codec != KVS_CODEC_NONE) {
+        status = kvs_codec_judge(header->codec, header->threshold, part->elements, &in->payload,
+                                 &problem);
+    }
     if (status != KVS_OK) {
         refuse_for_good(in, &problem);
         return;
@@ -236,6 +244,8 @@ static void accept(const push *in, kvs_entry *entry)
     op->priority = header->priority;
     op->want_value = in->want_values;
     op->payload = in->payload;
+    op->codec = header->codec;
+    op->threshold = header->threshold;
     op->frame = in->frame;
     op->charge = header->payload_bytes;
     session->credit_used += op->charge;

@@ -1,5 +1,7 @@
 #include "engine/kernels_cpu.h"
 
+#include "base/half.h"
+
 /* The build says which table this object is: KVS_KERNELS=avx2 and so on. */
 #ifndef KVS_KERNELS
 #define KVS_KERNELS baseline
@@ -23,6 +25,7 @@
 typedef float f32_anywhere ANYWHERE;
 typedef double f64_anywhere ANYWHERE;
 typedef uint8_t u8_anywhere ANYWHERE;
+typedef uint16_t u16_anywhere ANYWHERE;
 typedef uint32_t u32_anywhere ANYWHERE;
 typedef uint64_t u64_anywhere ANYWHERE;
 
@@ -46,6 +49,41 @@ DEFINE_ADD(f64, double, f64_anywhere)
 DEFINE_ADD(8, uint8_t, u8_anywhere)
 DEFINE_ADD(32, uint32_t, u32_anywhere)
 DEFINE_ADD(64, uint64_t, u64_anywhere)
+
+/* Each sum of f16 or bf16 is one addition in f32, rounded once. */
+#define DEFINE_HALF(name)                                                                          \
+    static void add_##name(void *target, const void *source, size_t elements)                      \
+    {                                                                                              \
+        uint16_t *to = target;                                                                     \
+        const u16_anywhere *from = source;                                                         \
+        INDEPENDENT                                                                                \
+        for (size_t i = 0; i < elements; i++) {                                                    \
+            to[i] = kvs_f32_to_##name(kvs_##name##_to_f32(to[i]) + kvs_##name##_to_f32(from[i]));  \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    static void widen_##name(void *target, const void *source, size_t elements)                    \
+    {                                                                                              \
+        float *to = target;                                                                        \
+        const u16_anywhere *from = source;                                                         \
+        INDEPENDENT                                                                                \
+        for (size_t i = 0; i < elements; i++) {                                                    \
+            to[i] = kvs_##name##_to_f32(from[i]);                                                  \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    static void narrow_##name(void *target, const void *source, size_t elements)                   \
+    {                                                                                              \
+        uint16_t *to = target;                                                                     \
+        const f32_anywhere *from = source;                                                         \
+        INDEPENDENT                                                                                \
+        for (size_t i = 0; i < elements; i++) {                                                    \
+            to[i] = kvs_f32_to_##name(from[i]);                                                    \
+        }                                                                                          \
+    }
+
+DEFINE_HALF(f16)
+DEFINE_HALF(bf16)
 
 /* ------------------------------------------------------------------ rules */
 
@@ -111,11 +149,15 @@ const kvs_cpu_kernels PASTE(kvs_cpu_kernels_, KVS_KERNELS) = {
         {
             [KVS_F32] = add_f32,
             [KVS_F64] = add_f64,
+            [KVS_F16] = add_f16,
+            [KVS_BF16] = add_bf16,
             [KVS_U8] = add_8,
             [KVS_I8] = add_8,
             [KVS_I32] = add_32,
             [KVS_I64] = add_64,
         },
+    .widen = {[KVS_F16] = widen_f16, [KVS_BF16] = widen_bf16},
+    .narrow = {[KVS_F16] = narrow_f16, [KVS_BF16] = narrow_bf16},
     .apply_f32 = {KVS_RULES(ROW_F32)},
     .apply_f64 = {KVS_RULES(ROW_F64)},
 };

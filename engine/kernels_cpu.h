@@ -26,12 +26,18 @@ typedef struct kvs_cpu_run {
 
 typedef void kvs_cpu_apply_function(const kvs_cpu_run *run);
 
-/* target := target + source; source may lie at any address. Integers wrap. */
+/* target := target + source; source may lie at any address. Integers wrap; f16 and bf16 are added
+ * in f32 and rounded. */
 typedef void kvs_cpu_add_function(void *target, const void *source, size_t elements);
 
+/* target := source in another type: f32 from or to f16 or bf16; source may lie at any address. */
+typedef void kvs_cpu_cast_function(void *target, const void *source, size_t elements);
+
 typedef struct kvs_cpu_kernels {
-    const char *name;                           /* "baseline", "avx2", "avx512" */
-    kvs_cpu_add_function *add[KVS_DTYPE_COUNT]; /* NULL: not built */
+    const char *name;                               /* "baseline", "avx2", "avx512" */
+    kvs_cpu_add_function *add[KVS_DTYPE_COUNT];     /* NULL: not built */
+    kvs_cpu_cast_function *widen[KVS_DTYPE_COUNT];  /* to f32; f16 and bf16 have it */
+    kvs_cpu_cast_function *narrow[KVS_DTYPE_COUNT]; /* from f32 */
     kvs_cpu_apply_function *apply_f32[KVS_RULE_COUNT];
     kvs_cpu_apply_function *apply_f64[KVS_RULE_COUNT];
 } kvs_cpu_kernels;

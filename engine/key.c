@@ -81,6 +81,7 @@ void kvs_key_free(kvs_key *key)
         kvs_part *part = &key->parts[i];
         kvs_buffer_unref(part->value);
         kvs_buffer_unref(part->accumulator);
+        kvs_buffer_unref(part->master);
         kvs_binding_unref(part->binding);
         for (int s = 0; s < KVS_RULE_STATES_MAX; s++) {
             kvs_buffer_unref(part->states[s]);
@@ -183,6 +184,13 @@ void kvs_key_table_deinit(kvs_key_table *table)
 size_t kvs_part_bytes(const kvs_part *part)
 {
     return (size_t)part->elements * kvs_dtype_bytes(part->key->dtype);
+}
+
+size_t kvs_part_state_bytes(const kvs_part *part)
+{
+    kvs_dtype dtype = part->key->dtype;
+    bool half = dtype == KVS_F16 || dtype == KVS_BF16;
+    return (size_t)part->elements * kvs_dtype_bytes(half ? KVS_F32 : dtype);
 }
 
 uint64_t kvs_key_version(const kvs_key *key)

@@ -50,6 +50,8 @@ void kvs_key_table_deinit(kvs_key_table *table);               /* frees the keys
 kvs_key *kvs_key_table_at(kvs_key_table *table, size_t index);
 
 size_t kvs_part_bytes(const kvs_part *part);
+/* Of a state or a master: f32 for f16 and bf16, else the key's dtype. */
+size_t kvs_part_state_bytes(const kvs_part *part);
 /* The lowest version of its parts at this moment. */
 uint64_t kvs_key_version(const kvs_key *key);
 

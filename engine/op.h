@@ -38,6 +38,8 @@ struct kvs_op {
 
     kvs_frame *frame; /* while the payload is borrowed */
     kvs_payload payload;
+    kvs_codec codec; /* of the payload */
+    float threshold;
     kvs_buffer *held; /* the payload's copy, while it waits */
     uint64_t charge;  /* credit that it uses */
     uint64_t torn;    /* a KVS_OP_TORN of an asynchronous store: so many pushes */

@@ -91,6 +91,7 @@ struct kvs_optimizer {
     double rescale;
     double clip; /* INFINITY: none */
     bool lazy_update;
+    bool multi_precision;
     uint64_t begin_num_update;
     multiplier_map lr_mult;
     multiplier_map wd_mult;
@@ -228,18 +229,16 @@ static kvs_status read_multipliers(kvs_json_fields *fields, const char *name, mu
     return KVS_OK;
 }
 
-static kvs_status read_common(kvs_json_fields *fields, kvs_optimizer *optimizer, bool *later)
+static kvs_status read_common(kvs_json_fields *fields, kvs_optimizer *optimizer)
 {
     int64_t begin = 0;
-    bool multi_precision = false;
     (void)read_number(fields, "wd", &optimizer->wd);
     (void)read_number(fields, "rescale_grad", &optimizer->rescale);
     if (!kvs_json_null(fields, "clip_gradient") &&
         read_number(fields, "clip_gradient", &optimizer->clip) && optimizer->clip <= 0) {
         optimizer->clip = INFINITY; /* off, as in MXNet's kernels */
     }
-    (void)kvs_json_bool(fields, "multi_precision", &multi_precision);
-    *later = multi_precision;
+    (void)kvs_json_bool(fields, "multi_precision", &optimizer->multi_precision);
     (void)kvs_json_integer(fields, "begin_num_update", 0, INT64_MAX / 2, &begin);
     optimizer->begin_num_update = (uint64_t)begin;
     KVS_TRY(read_multipliers(fields, "lr_mult", &optimizer->lr_mult));
@@ -267,16 +266,11 @@ static kvs_status read_all(kvs_optimizer *optimizer, kvs_problem *problem)
     optimizer->lazy_update = defaults[optimizer->family][optimizer->line].lazy_update;
     read_rule(&fields, optimizer);
     read_rate(&fields, optimizer);
-    if (read_common(&fields, optimizer, &later) != KVS_OK) {
+    if (read_common(&fields, optimizer) != KVS_OK) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the optimizer");
     }
     kvs_json_fields_end(&fields);
-    KVS_TRY(kvs_json_status(&errors));
-    if (later) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED,
-                               "/multi_precision: true is not built yet");
-    }
-    return KVS_OK;
+    return kvs_json_status(&errors);
 }
 
 /* ------------------------------------------------------------------ writing */
@@ -315,7 +309,7 @@ static void write_all(const kvs_optimizer *optimizer, FILE *to)
     } else {
         write_double(to, "clip_gradient", optimizer->clip);
     }
-    (void)fputs(", \"multi_precision\": false", to);
+    (void)fprintf(to, ", \"multi_precision\": %s", optimizer->multi_precision ? "true" : "false");
     if (optimizer->family != FAMILY_TEST) {
         (void)fprintf(to, ", \"lazy_update\": %s", optimizer->lazy_update ? "true" : "false");
     }
@@ -416,6 +410,11 @@ bool kvs_optimizer_equal(const kvs_optimizer *a, const kvs_optimizer *b)
 bool kvs_optimizer_keeps_states(const kvs_optimizer *a, const kvs_optimizer *b)
 {
     return a->family == b->family && kvs_rule_states(a->rule) == kvs_rule_states(b->rule);
+}
+
+bool kvs_optimizer_multi_precision(const kvs_optimizer *optimizer)
+{
+    return optimizer->multi_precision;
 }
 
 uint32_t kvs_optimizer_states(const kvs_optimizer *optimizer)

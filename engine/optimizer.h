@@ -37,6 +37,9 @@ bool kvs_optimizer_equal(const kvs_optimizer *a, const kvs_optimizer *b);
 /* True when states of `a` keep their meaning under `b`: the same rule, the same state arrays. */
 bool kvs_optimizer_keeps_states(const kvs_optimizer *a, const kvs_optimizer *b);
 
+/* Does it keep a master of f32 for weights of f16 and bf16? */
+bool kvs_optimizer_multi_precision(const kvs_optimizer *optimizer);
+
 /* How many state arrays of the weight's length the rule keeps: 0 to KVS_RULE_STATES_MAX. All start
  * at zero. */
 uint32_t kvs_optimizer_states(const kvs_optimizer *optimizer);

@@ -38,9 +38,11 @@ typedef struct kvs_part {
 
     _Atomic uint64_t version; /* the count; advanced by update, failure and assignment */
     kvs_buffer *value;
-    kvs_binding *binding; /* NULL: no optimizer */
-    uint64_t updates;     /* by the optimizer since its states began: t */
-    kvs_buffer *states[KVS_RULE_STATES_MAX];
+    kvs_binding *binding;                    /* NULL: no optimizer */
+    uint64_t updates;                        /* by the optimizer since its states began: t */
+    kvs_buffer *states[KVS_RULE_STATES_MAX]; /* kvs_part_state_bytes each */
+    kvs_buffer *master; /* multi_precision: the weight as f32, of which the value is the rounding;
+                           NULL: made from the value by the next update */
 
     kvs_round round;
     kvs_buffer *accumulator; /* taken at the first term; kept for the next round */

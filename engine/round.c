@@ -97,14 +97,35 @@ static void reset_round(kvs_shard *shard, kvs_part *part)
 
 /* ------------------------------------------------------------------ updates */
 
+/* With multi_precision a part of f16 or bf16 has a master, which begins as its value. */
+static kvs_status prepare_master(kvs_shard *shard, kvs_part *part)
+{
+    kvs_dtype dtype = part->key->dtype;
+    bool wanted = part->binding != NULL && (dtype == KVS_F16 || dtype == KVS_BF16) &&
+                  kvs_optimizer_multi_precision(part->binding->optimizer);
+    if (wanted == (part->master != NULL)) {
+        return KVS_OK;
+    }
+    kvs_batch_touch(&shard->batch, part); /* what is about to write the value does so first */
+    if (!wanted) {
+        kvs_batch_release(&shard->batch, part->master);
+        part->master = NULL;
+        return KVS_OK;
+    }
+    KVS_TRY(kvs_pool_take(shard->pool, kvs_part_state_bytes(part), &part->master));
+    kvs_batch_widen(&shard->batch, part);
+    return KVS_OK;
+}
+
 /* Takes what an update of this part will need, so that it cannot fail half-way. */
 static kvs_status prepare(kvs_shard *shard, kvs_part *part, bool accumulates)
 {
+    KVS_TRY(prepare_master(shard, part));
     size_t bytes = kvs_part_bytes(part);
     uint32_t states = part->binding == NULL ? 0 : kvs_optimizer_states(part->binding->optimizer);
     for (uint32_t i = 0; i < states; i++) {
         if (part->states[i] == NULL) {
-            KVS_TRY(kvs_pool_take(shard->pool, bytes, &part->states[i]));
+            KVS_TRY(kvs_pool_take(shard->pool, kvs_part_state_bytes(part), &part->states[i]));
             kvs_batch_zero(&shard->batch, part->states[i]);
         }
     }
@@ -158,18 +179,23 @@ static void push_alone(kvs_shard *shard, kvs_op *op)
 {
     kvs_part *part = op->part;
     kvs_source source = source_of(op);
+    bool encoded = op->codec != KVS_CODEC_NONE; /* a rule reads none: it is decoded first */
     kvs_status status = KVS_OPTIMIZER_NOT_SET;
     kvs_batch_touch(&shard->batch, part);
     if (atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
         status = KVS_FENCED; /* it still counts, as a push that has failed */
     } else if (part->binding != NULL || shard->store->kind == KVS_LOCAL) {
-        status = prepare(shard, part, part->binding == NULL);
+        status = prepare(shard, part, part->binding == NULL || encoded);
     }
-    if (status == KVS_OK && part->binding != NULL) {
+    if (status == KVS_OK && part->binding != NULL && !encoded) {
         status = apply(shard, part, NULL, &source);
     } else if (status == KVS_OK) {
-        kvs_batch_accumulate(&shard->batch, part, part->accumulator, &source, true);
-        replace(shard, part);
+        kvs_batch_accumulate(&shard->batch, part, part->accumulator, &source, op, true);
+        if (part->binding != NULL) {
+            status = apply(shard, part, part->accumulator, NULL);
+        } else {
+            replace(shard, part);
+        }
     }
     kvs_part_advance(shard, part);
     if (status == KVS_OK && op->want_value) {
@@ -222,7 +248,7 @@ static void add_term(kvs_shard *shard, kvs_part *part, kvs_op *op, bool closes, 
     *last = source_of(op);
     kvs_batch_touch(&shard->batch, part);
     if (!closes) {
-        kvs_batch_accumulate(&shard->batch, part, part->accumulator, last, round->terms == 0);
+        kvs_batch_accumulate(&shard->batch, part, part->accumulator, last, op, round->terms == 0);
         drop_held(shard, op);
         use(shard, op);
     }
@@ -319,7 +345,7 @@ static bool proceed(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_n
         }
         kvs_round after = *round;
         after.next_rank = op->rank + 1;
-        fused = part->binding != NULL && op->session != NULL &&
+        fused = part->binding != NULL && op->session != NULL && op->codec == KVS_CODEC_NONE &&
                 kvs_schedule_next(schedule, &after) == schedule->num_workers;
         add_term(shard, part, op, fused, &last);
         op = NULL;

@@ -1,5 +1,6 @@
 #include "tests/contract/backend_contract.h"
 
+#include "base/half.h"
 #include "engine/backend_cpu.h"
 
 #include <inttypes.h>
@@ -53,23 +54,41 @@ uint64_t kvs_contract_random(kvs_contract *contract, uint64_t bound)
     return next_random(contract) % bound;
 }
 
-static bool floating(kvs_dtype dtype)
-{
-    return dtype == KVS_F32 || dtype == KVS_F64;
-}
-
 static void put_float(kvs_dtype dtype, void *out, size_t index, double value)
 {
-    if (dtype == KVS_F32) {
+    switch (dtype) {
+    case KVS_F32:
         ((float *)out)[index] = (float)value;
-    } else {
+        break;
+    case KVS_F16:
+        ((uint16_t *)out)[index] = kvs_f32_to_f16((float)value);
+        break;
+    case KVS_BF16:
+        ((uint16_t *)out)[index] = kvs_f32_to_bf16((float)value);
+        break;
+    default:
         ((double *)out)[index] = value;
+        break;
+    }
+}
+
+double kvs_contract_number(kvs_dtype dtype, const void *data, size_t index)
+{
+    switch (dtype) {
+    case KVS_F32:
+        return (double)((const float *)data)[index];
+    case KVS_F16:
+        return (double)kvs_f16_to_f32(((const uint16_t *)data)[index]);
+    case KVS_BF16:
+        return (double)kvs_bf16_to_f32(((const uint16_t *)data)[index]);
+    default:
+        return ((const double *)data)[index];
     }
 }
 
 void kvs_contract_fill(kvs_contract *contract, kvs_dtype dtype, void *out, size_t elements)
 {
-    if (!floating(dtype)) {
+    if (!kvs_dtype_floating(dtype)) {
         uint8_t *bytes = out;
         for (size_t i = 0; i < elements * kvs_dtype_bytes(dtype); i++) {
             bytes[i] = (uint8_t)next_random(contract);
@@ -84,10 +103,11 @@ void kvs_contract_fill(kvs_contract *contract, kvs_dtype dtype, void *out, size_
 
 void kvs_contract_fill_odd(kvs_contract *contract, kvs_dtype dtype, void *out, size_t elements)
 {
-    static const double odd[] = {0.0,   -0.0,  1e-45, -1e-45, 1e-40,    -3e-39,    3e38,
-                                 -3e38, 1e-30, 1e30,  1.0,    INFINITY, -INFINITY, NAN};
+    static const double odd[] = {0.0,   -0.0,    1e-45, -1e-45, 1e-40,   -3e-39,   3e38,      -3e38,
+                                 1e-30, 1e30,    1.0,   6e-8,   -1.5e-7, 6.1e-5,   -6.2e-5,   65504,
+                                 65519, -65520., 3e4,   -3e4,   2049,    INFINITY, -INFINITY, NAN};
     kvs_contract_fill(contract, dtype, out, elements);
-    for (size_t i = 0; i < elements && floating(dtype); i++) {
+    for (size_t i = 0; i < elements && kvs_dtype_floating(dtype); i++) {
         if (kvs_contract_random(contract, 3) == 0) {
             put_float(dtype, out, i,
                       odd[kvs_contract_random(contract, sizeof odd / sizeof odd[0])]);
@@ -101,9 +121,8 @@ void kvs_contract_same(kvs_dtype dtype, const void *a, const void *b, size_t ele
     for (size_t i = 0; i < elements; i++) {
         const uint8_t *one = (const uint8_t *)a + i * bytes;
         const uint8_t *other = (const uint8_t *)b + i * bytes;
-        bool both_nan =
-            (dtype == KVS_F32 && isnan(((const float *)a)[i]) && isnan(((const float *)b)[i])) ||
-            (dtype == KVS_F64 && isnan(((const double *)a)[i]) && isnan(((const double *)b)[i]));
+        bool both_nan = kvs_dtype_floating(dtype) && isnan(kvs_contract_number(dtype, a, i)) &&
+                        isnan(kvs_contract_number(dtype, b, i));
         if (memcmp(one, other, bytes) != 0 && !both_nan) {
             fail_msg("%s element %zu of %zu has other bits", kvs_dtype_name(dtype), i, elements);
         }
@@ -260,9 +279,8 @@ int kvs_contract_main(const kvs_contract_row *row)
     struct CMUnitTest all[64];
     size_t count = 0;
     kvs_contract_tests parts[] = {
-        kvs_contract_memory_tests(),
-        kvs_contract_sum_tests(),
-        kvs_contract_rule_tests(),
+        kvs_contract_memory_tests(), kvs_contract_sum_tests(),   kvs_contract_rule_tests(),
+        kvs_contract_half_tests(),   kvs_contract_codec_tests(),
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         for (size_t j = 0; j < parts[i].count; j++) {

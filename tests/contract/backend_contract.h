@@ -25,7 +25,7 @@ extern "C" {
 typedef struct kvs_contract_row {
     const char *name;
     kvs_status (*open)(kvs_backend **out, kvs_problem *problem);
-    uint32_t dtypes; /* 1 << kvs_dtype of those that it adds; rules: of them f32 and f64 */
+    uint32_t dtypes; /* 1 << kvs_dtype of those that it adds; rules: the floating ones */
     uint32_t cases;  /* random cases of each kind; 0: 300 */
 } kvs_contract_row;
 
@@ -88,6 +88,9 @@ void kvs_contract_fill(kvs_contract *contract, kvs_dtype dtype, void *out, size_
 /* Floats as they also come: zeros of both signs, denormals, the largest, infinities, NaNs. */
 void kvs_contract_fill_odd(kvs_contract *contract, kvs_dtype dtype, void *out, size_t elements);
 
+/* A number of a floating dtype. */
+double kvs_contract_number(kvs_dtype dtype, const void *data, size_t index);
+
 /* Fails unless all elements have the same bits; any two NaNs are the same. */
 void kvs_contract_same(kvs_dtype dtype, const void *a, const void *b, size_t elements);
 
@@ -99,6 +102,8 @@ typedef struct kvs_contract_tests {
 kvs_contract_tests kvs_contract_memory_tests(void);
 kvs_contract_tests kvs_contract_sum_tests(void);
 kvs_contract_tests kvs_contract_rule_tests(void);
+kvs_contract_tests kvs_contract_half_tests(void);
+kvs_contract_tests kvs_contract_codec_tests(void);
 
 #ifdef __cplusplus
 }

@@ -41,8 +41,8 @@ int main(int argc, char **argv)
     kvs_contract_row row = {
         .name = width,
         .open = open_cpu,
-        .dtypes = 1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_U8 | 1u << KVS_I8 | 1u << KVS_I32 |
-                  1u << KVS_I64,
+        .dtypes = 1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_F16 | 1u << KVS_BF16 | 1u << KVS_U8 |
+                  1u << KVS_I8 | 1u << KVS_I32 | 1u << KVS_I64,
     };
     return kvs_contract_main(&row);
 }

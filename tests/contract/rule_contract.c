@@ -374,7 +374,7 @@ static void a_rule_for_another_dtype_is_refused_and_changes_nothing(void **state
                                    .target = &weight[i],
                                    .accumulator = &sum,
                                    .elements = 1,
-                                   .dtype = i == 0 ? KVS_F32 : KVS_F16,
+                                   .dtype = i == 0 ? KVS_F32 : KVS_I32,
                                    .scalars = {.rule = KVS_RULE_SGD, .rescale = 1, .lr = 1}};
     }
     assert_int_equal(side->backend->table->apply(side->stream, item, 2), KVS_UNIMPLEMENTED);

@@ -1,6 +1,7 @@
 """Bad input, each with its status; after each the server still serves."""
 
 import random
+import struct
 
 import support
 from support import Case, Server, Worker, grpc, pb
@@ -96,8 +97,24 @@ class BadInput(Case):
     def test_a_weight_is_not_built_yet(self):
         self.refused_part("UNIMPLEMENTED", CODE.UNIMPLEMENTED, weight=2.0)
 
-    def test_a_codec_is_not_built_yet(self):
-        self.refused_part("UNIMPLEMENTED", CODE.UNIMPLEMENTED, codec=pb.CODEC_2BIT)
+    def test_encodings_of_the_wrong_length_or_with_wrong_indices_are_refused(self):
+        entry = lambda index: struct.pack("<If", index, 1.0)
+        for codec, data in ((pb.CODEC_2BIT, b"\0" * 24), (pb.CODEC_1BIT, b""),
+                            (pb.CODEC_F16, b"\0" * 11), (pb.CODEC_BF16, b"\0" * 13),
+                            (pb.CODEC_INT8, b"\0" * 6), (99, b"\0" * 24),
+                            (pb.CODEC_ENTRIES, entry(0)[:7]), (pb.CODEC_ENTRIES, entry(6)),
+                            (pb.CODEC_ENTRIES, entry(1) + entry(1)),
+                            (pb.CODEC_ENTRIES, entry(2) + entry(1)),
+                            (pb.CODEC_ENTRIES, entry(2**32 - 1)),
+                            (pb.CODEC_ENTRIES, b"".join(map(entry, range(7))))):
+            with self.subTest(codec=codec, data=data):
+                self.refused_part("INVALID_TENSOR", CODE.INVALID_ARGUMENT, codec=codec, data=data,
+                                  payload_bytes=len(data), threshold=0.5)
+
+    def test_a_threshold_that_is_none_is_refused(self):
+        for threshold in (0.0, -1.0, float("nan"), float("inf")):
+            self.refused_part("INVALID_TENSOR", CODE.INVALID_ARGUMENT, codec=pb.CODEC_2BIT,
+                              data=b"\0" * 4, payload_bytes=4, threshold=threshold)
 
     def test_sparse_rows_are_not_built_yet(self):
         self.refused_part("UNIMPLEMENTED", CODE.UNIMPLEMENTED, storage=pb.STORAGE_ROW_SPARSE,

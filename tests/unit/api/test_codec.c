@@ -237,10 +237,10 @@ static void last_of_a_number_wins_and_unknown_fields_are_passed_over(void **stat
 {
     (void)state;
     static const uint8_t part[] = {
-        0x40, 1,                   /* sequence 1 */
-        0x7a, 2, 'x', 'y',         /* 15: unknown */
-        0x40, 9,                   /* sequence 9 */
-        0x0a, 1, 'a', 0x0a, 1, 'b' /* key, twice */
+        0x40, 1,                     /* sequence 1 */
+        0x82, 1, 2,   'x',  'y',     /* 16: unknown */
+        0x40, 9,                     /* sequence 9 */
+        0x0a, 1, 'a', 0x0a, 1,   'b' /* key, twice */
     };
     kvs_codec_scratch scratch = {0};
     kvs_frame_view got;

@@ -13,8 +13,8 @@ int main(void)
     kvs_contract_row row = {
         .name = "cuda",
         .open = kvs_backend_cuda_open,
-        .dtypes = 1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_U8 | 1u << KVS_I8 | 1u << KVS_I32 |
-                  1u << KVS_I64,
+        .dtypes = 1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_F16 | 1u << KVS_BF16 | 1u << KVS_U8 |
+                  1u << KVS_I8 | 1u << KVS_I32 | 1u << KVS_I64,
         .cases = 100,
     };
     kvs_status status = kvs_backend_cuda_open(&backend, &problem);

@@ -16,7 +16,8 @@ FLAGS = ["-std=c++17", "-fmad=false", "-arch=sm_80", "-I", ROOT]
 # A block has 256 threads and a multiprocessor 65536 registers: 64 registers leave four blocks on
 # it, 128 two. The f64 rules are there for completeness, not for speed.
 REGISTERS_MAX = {"kvs_cuda_move_kernel": 40, "kvs_cuda_update_kernel_f32": 64,
-                 "kvs_cuda_update_kernel_f64": 128}
+                 "kvs_cuda_update_kernel_f64": 128, "kvs_cuda_cast_kernel": 40}
+SOURCES = ("stream", "casts")
 
 
 def nvcc(*arguments):
@@ -40,13 +41,15 @@ class Ptx(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         with tempfile.TemporaryDirectory() as folder:
-            ptx = os.path.join(folder, "stream.ptx")
-            source = os.path.join(ROOT, "cuda/stream.cu")
-            nvcc("-ptx", "-o", ptx, source)
-            with open(ptx, encoding="utf-8") as file:
-                cls.ptx = entries(file.read(), r"\.visible \.entry ")
-            words = nvcc("-Xptxas=-v", "-c", "-o", os.path.join(folder, "stream.o"), source)
-            cls.words = entries(words, r"Compiling entry function ")
+            cls.ptx, cls.words = {}, {}
+            for name in SOURCES:
+                ptx = os.path.join(folder, name + ".ptx")
+                source = os.path.join(ROOT, "cuda", name + ".cu")
+                nvcc("-ptx", "-o", ptx, source)
+                with open(ptx, encoding="utf-8") as file:
+                    cls.ptx.update(entries(file.read(), r"\.visible \.entry "))
+                words = nvcc("-Xptxas=-v", "-c", "-o", os.path.join(folder, name + ".o"), source)
+                cls.words.update(entries(words, r"Compiling entry function "))
 
     def test_every_kernel_is_there(self):
         self.assertEqual(set(REGISTERS_MAX), set(self.ptx))

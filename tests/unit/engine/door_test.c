@@ -1,9 +1,11 @@
 /* The door for pushes: every refusal with its status, what uses a sequence, and every byte of
  * credit back exactly once. */
+#include "engine/codec.h"
 #include "engine/session.h"
 #include "engine/store.h"
 #include "tests/support/engine_fixture.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -78,9 +80,61 @@ static void row_ids(kvs_part_header *h)
 {
     h->row_ids_bytes = 1;
 }
-static void two_bit(kvs_part_header *h)
+static void no_threshold(kvs_part_header *h)
 {
     h->codec = KVS_CODEC_2BIT;
+    h->payload_bytes = 4;
+}
+static void nan_threshold(kvs_part_header *h)
+{
+    no_threshold(h);
+    h->threshold = NAN;
+}
+static void infinite_threshold(kvs_part_header *h)
+{
+    no_threshold(h);
+    h->threshold = INFINITY;
+}
+static void long_2bit(kvs_part_header *h)
+{
+    h->codec = KVS_CODEC_2BIT;
+    h->threshold = 0.5f;
+}
+static void short_1bit(kvs_part_header *h)
+{
+    h->codec = KVS_CODEC_1BIT;
+    h->payload_bytes = 3;
+}
+static void short_f16(kvs_part_header *h)
+{
+    h->codec = KVS_CODEC_F16;
+    h->payload_bytes = 6;
+}
+static void long_bf16(kvs_part_header *h)
+{
+    h->codec = KVS_CODEC_BF16;
+}
+static void short_int8(kvs_part_header *h)
+{
+    h->codec = KVS_CODEC_INT8;
+    h->payload_bytes = 7;
+}
+static void cut_entry(kvs_part_header *h)
+{
+    h->codec = KVS_CODEC_ENTRIES;
+    h->payload_bytes = 12;
+}
+static void index_outside(kvs_part_header *h)
+{
+    h->codec = KVS_CODEC_ENTRIES; /* the bytes of 1.0f are no index of 4 elements */
+}
+static void no_codec(kvs_part_header *h)
+{
+    h->codec = (kvs_codec)99;
+}
+static void negative_codec(kvs_part_header *h)
+{
+    h->codec = (kvs_codec)-1;
 }
 static void weighted(kvs_part_header *h)
 {
@@ -167,7 +221,18 @@ static const row rows[] = {
     {"a huge key", huge_key, KVS_KEY_NOT_FOUND, true},
     {"row_sparse", sparse, KVS_UNIMPLEMENTED, true},
     {"row ids", row_ids, KVS_UNIMPLEMENTED, true},
-    {"2bit", two_bit, KVS_UNIMPLEMENTED, true},
+    {"2bit without a threshold", no_threshold, KVS_INVALID_TENSOR, true},
+    {"2bit, NaN", nan_threshold, KVS_INVALID_TENSOR, true},
+    {"2bit, infinity", infinite_threshold, KVS_INVALID_TENSOR, true},
+    {"2bit of too many bytes", long_2bit, KVS_INVALID_TENSOR, true},
+    {"1bit of too few bytes", short_1bit, KVS_INVALID_TENSOR, true},
+    {"f16 of too few bytes", short_f16, KVS_INVALID_TENSOR, true},
+    {"bf16 of too many bytes", long_bf16, KVS_INVALID_TENSOR, true},
+    {"int8 of too few bytes", short_int8, KVS_INVALID_TENSOR, true},
+    {"an entry that is cut", cut_entry, KVS_INVALID_TENSOR, true},
+    {"an index outside", index_outside, KVS_INVALID_TENSOR, true},
+    {"no codec", no_codec, KVS_INVALID_TENSOR, true},
+    {"a negative codec", negative_codec, KVS_INVALID_TENSOR, true},
     {"a weight", weighted, KVS_UNIMPLEMENTED, true},
     {"another dtype", f64, KVS_INVALID_TENSOR, true},
     {"no dtype", no_dtype, KVS_INVALID_TENSOR, true},
@@ -198,7 +263,7 @@ every_refusal_has_its_status_gives_its_bytes_back_and_uses_its_sequence_or_not(v
         uint64_t next = a->session->window.low;
         kvs_part_header header = whole("w", 4, next);
         rows[i].spoil(&header);
-        fixture_push_parts(a, &header, 1, ones, 16, false);
+        fixture_push_parts(a, &header, 1, ones, (size_t)header.payload_bytes, false);
         kvs_status status = fixture_status(a, header.sequence);
         if (status != rows[i].status) {
             fail_msg("%s: %s", rows[i].name, kvs_status_find(status)->reason);
@@ -349,6 +414,34 @@ static uint64_t random_below(uint64_t *seed, uint64_t bound)
 
 /* Random pushes, good and bad, repeated and out of order, in a random order of turns, with ranks
  * that go: at the end every byte is back, every frame is free, and nothing is charged. */
+/* A push in one of the ways in which it may come. */
+static void encode(kvs_part_header *header, uint64_t way)
+{
+    static const kvs_codec codecs[] = {KVS_CODEC_2BIT, KVS_CODEC_1BIT, KVS_CODEC_F16,
+                                       KVS_CODEC_BF16, KVS_CODEC_INT8, KVS_CODEC_ENTRIES};
+    header->codec = codecs[way];
+    header->threshold = way == 0 ? 0.25f : 0;
+    header->payload_bytes = header->codec == KVS_CODEC_ENTRIES
+                                ? 0
+                                : kvs_codec_bytes(header->codec, header->element_count);
+}
+
+static void random_push(fixture_worker *a, uint64_t *seed)
+{
+    uint64_t index = random_below(seed, 3);
+    kvs_part_header header = whole("w", index == 2 ? 2 : 4, 0);
+    header.element_offset = 4 * index;
+    header.sequence = a->session->window.low + random_below(seed, 6);
+    header.after = random_below(seed, 2) == 0 ? 0 : header.sequence - 1;
+    if (random_below(seed, 8) == 0) {
+        rows[random_below(seed, sizeof rows / sizeof rows[0])].spoil(&header);
+    } else if (random_below(seed, 2) == 0) {
+        encode(&header, random_below(seed, 6));
+    }
+    fixture_push_parts(a, &header, 1, ones, (size_t)header.payload_bytes,
+                       random_below(seed, 2) == 0);
+}
+
 static void random_schedule(uint64_t seed, const char *type, kvs_policy policy)
 {
     fixture f;
@@ -376,16 +469,7 @@ static void random_schedule(uint64_t seed, const char *type, kvs_policy policy)
         fixture_worker *a = w[random_below(&seed, 3)];
         uint64_t what = random_below(&seed, 20);
         if (what < 9) {
-            uint64_t index = random_below(&seed, 3);
-            kvs_part_header header = whole("w", index == 2 ? 2 : 4, 0);
-            header.element_offset = 4 * index;
-            header.sequence = a->session->window.low + random_below(&seed, 6);
-            header.after = random_below(&seed, 2) == 0 ? 0 : header.sequence - 1;
-            if (random_below(&seed, 8) == 0) {
-                rows[random_below(&seed, sizeof rows / sizeof rows[0])].spoil(&header);
-            }
-            fixture_push_parts(a, &header, 1, ones, index == 2 ? 8 : 16,
-                               random_below(&seed, 2) == 0);
+            random_push(a, &seed);
         } else if (what < 11) {
             kvs_pull_key pull = {.key = random_below(&seed, 2) == 0 ? "w" : "v",
                                  .key_bytes = 1,

@@ -135,8 +135,6 @@ static void names_of_later_are_unimplemented(void **state)
                        "/name: \"%s\" is not built yet; sgd, adam and test are", later[i][0]);
         refused(json, KVS_UNIMPLEMENTED, detail);
     }
-    refused("{\"name\": \"sgd\", \"multi_precision\": true}", KVS_UNIMPLEMENTED,
-            "/multi_precision: true is not built yet");
 }
 
 static void every_bad_field_is_named(void **state)

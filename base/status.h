@@ -74,7 +74,9 @@ extern "C" {
     X(MEDIA_TYPE, 3, 415, "The media type is not supported", "See GET /openapi.yaml.")             \
     X(NOT_ACCEPTABLE, 3, 406, "No representation matches Accept", "Ask for one that is listed.")   \
     X(RANGE, 11, 416, "The range is not satisfiable", "Ask for bytes inside the value.")           \
-    X(UNIMPLEMENTED, 12, 501, "Not built yet", "See README.md for what is built.")
+    X(UNIMPLEMENTED, 12, 501, "Not built yet", "See README.md for what is built.")                 \
+    X(STATES_MISMATCH, 9, 409, "The states do not fit the store",                                  \
+      "Set the optimizer they were saved under, or save them with dump_optimizer.")
 
 typedef enum kvs_status {
 #define KVS_STATUS_ENUM(name, grpc, http, title, advice) KVS_##name,

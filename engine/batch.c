@@ -84,6 +84,15 @@ void kvs_batch_copy(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
         .target = &target->memory, .source.payload = *payload, .bytes = payload->bytes};
 }
 
+void kvs_batch_copy_buffer(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                           const kvs_buffer *from, size_t bytes)
+{
+    kvs_copy_item *item = &batch->copy[place(batch, part, &batch->copies)];
+    target->downloaded = false;
+    *item =
+        (kvs_copy_item){.target = &target->memory, .source.memory = &from->memory, .bytes = bytes};
+}
+
 void kvs_batch_accumulate(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                           const kvs_source *source, const kvs_op *op, bool first)
 {
@@ -123,6 +132,9 @@ void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
     item->target = &target->memory;
     for (int i = 0; i < KVS_RULE_STATES_MAX; i++) {
         item->state[i] = part->states[i] == NULL ? NULL : &part->states[i]->memory;
+        if (part->states[i] != NULL) {
+            part->states[i]->downloaded = false;
+        }
     }
     item->master = part->master == NULL ? NULL : &part->master->memory;
     item->accumulator = accumulator == NULL ? NULL : &accumulator->memory;

@@ -39,6 +39,9 @@ void kvs_batch_zero(kvs_batch *batch, kvs_buffer *target);
 /* `part` is NULL when the target is no value of a part yet. */
 void kvs_batch_copy(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                     const kvs_payload *payload);
+/* What `from` holds, `bytes` of it. */
+void kvs_batch_copy_buffer(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                           const kvs_buffer *from, size_t bytes);
 /* `op` says how the source is encoded; NULL: not at all. */
 void kvs_batch_accumulate(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                           const kvs_source *source, const kvs_op *op, bool first);

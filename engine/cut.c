@@ -10,43 +10,14 @@
  * some parts and not of others. Its cut compares turns instead of versions, and gives the parts
  * that lag empty ones: so the versions meet, and the rank's next session pushes to one round.
  */
+#include "engine/cut.h"
+
 #include "base/check.h"
 #include "engine/round.h"
-#include "engine/store.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef enum kvs_cut_kind { CUT_READ, CUT_ASSIGN, CUT_RULE, CUT_LEAVE } kvs_cut_kind;
-
-struct kvs_cut {
-    struct kvs_cut *next;      /* in the queue of those that have not decided */
-    struct kvs_cut *list_next; /* in the store's list */
-    kvs_cut_kind kind;
-    kvs_store *store;             /* a reference */
-    _Atomic(kvs_waiter *) waiter; /* NULL once told */
-    uint64_t deadline_ns;
-    kvs_visit *report, *decide; /* made beforehand: deciding cannot fail */
-
-    kvs_key *key; /* of one key; NULL: of the first key_count of the store */
-    uint64_t key_count;
-    _Atomic uint64_t *versions; /* of each key: the highest reported */
-    kvs_action *actions;        /* one a part */
-    _Atomic uint64_t remaining; /* actions not done, and the decision */
-    _Atomic int status;
-
-    kvs_buffer **buffers;   /* read: captured; assign: to become the values */
-    kvs_snapshot *snapshot; /* read: the caller's */
-    uint8_t *bytes;         /* assign: the whole value */
-    kvs_span span;
-    bool has_match;
-    kvs_version match;
-    kvs_version *assigned;    /* assign: the caller's; may be NULL */
-    kvs_optimizer *optimizer; /* rule: a reference; NULL: none */
-    kvs_binding **bindings;   /* rule: of each key */
-    uint32_t rank;            /* leave: whose turns */
-};
 
 void kvs_snapshot_deinit(kvs_snapshot *snapshot)
 {
@@ -63,7 +34,7 @@ static kvs_key *key_at(const kvs_cut *cut, uint64_t index)
     return cut->key != NULL ? cut->key : kvs_key_table_at(&cut->store->keys, index);
 }
 
-static void free_cut(kvs_cut *cut)
+void kvs_cut_free(kvs_cut *cut)
 {
     uint64_t parts = cut->key == NULL ? 0 : cut->key->part_count;
     for (uint64_t i = 0; cut->buffers != NULL && i < parts; i++) {
@@ -73,6 +44,7 @@ static void free_cut(kvs_cut *cut)
         kvs_binding_unref(cut->bindings[i]);
     }
     kvs_optimizer_unref(cut->optimizer);
+    kvs_capture_close(cut->capture);
     free(cut->buffers);
     free(cut->bindings);
     free((void *)cut->versions);
@@ -125,6 +97,10 @@ static void tell(kvs_cut *cut, kvs_status status, const char *detail, uint64_t n
         free((void *)cut->snapshot->data);
         memset(cut->snapshot, 0, sizeof *cut->snapshot);
     }
+    if (cut->kind == CUT_CAPTURE && status == KVS_OK) {
+        *cut->captured = cut->capture;
+        cut->capture = NULL;
+    }
     if (cut->kind == CUT_ASSIGN && status == KVS_OK && cut->assigned != NULL) {
         cut->assigned->epoch = cut->store->engine->epoch;
         cut->assigned->count = atomic_load_explicit(&cut->versions[0], memory_order_relaxed) + 1;
@@ -142,7 +118,7 @@ static void finish_one(kvs_cut *cut, uint64_t now_ns)
     tell(cut, status, status == KVS_ETAG_MISMATCH ? "the value has another version by now" : "",
          now_ns);
     unlist(cut);
-    free_cut(cut);
+    kvs_cut_free(cut);
     kvs_store_unref(store);
 }
 
@@ -178,6 +154,10 @@ void kvs_cut_act(kvs_action *action, kvs_shard *shard)
 {
     kvs_cut *cut = action->cut;
     kvs_part *part = action->part;
+    if (cut->kind == CUT_CAPTURE || cut->kind == CUT_RESTORE) {
+        kvs_capture_act(action, shard);
+        return;
+    }
     if (cut->kind == CUT_RULE) {
         give_rule(shard, part, cut->bindings == NULL ? NULL : cut->bindings[action->key]);
         return;
@@ -272,8 +252,6 @@ static void run_decide(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
     kvs_shard_thaw(shard, now_ns);
 }
 
-static void start(kvs_cut *cut, uint64_t now_ns);
-
 /* Every shard knows the decision: the next cut may decide. */
 static void decided(kvs_visit *visit, uint64_t now_ns)
 {
@@ -292,7 +270,7 @@ static void decided(kvs_visit *visit, uint64_t now_ns)
     }
     pthread_mutex_unlock(&store->mutex);
     if (next != NULL) {
-        start(next, now_ns);
+        kvs_cut_start(next, now_ns);
     }
     kvs_store_unref(store);
 }
@@ -316,16 +294,15 @@ static void reported(kvs_visit *visit, uint64_t now_ns)
     kvs_visit_post(decide, now_ns);
 }
 
-/* It is the cut's turn to decide. */
-static void start(kvs_cut *cut, uint64_t now_ns)
+void kvs_cut_start(kvs_cut *cut, uint64_t now_ns)
 {
     kvs_visit *report = cut->report;
     cut->report = NULL;
     kvs_visit_post(report, now_ns);
 }
 
-/* Mutex. Gives the cut its place; true when it is its turn. Takes a reference to the store. */
-static bool enqueue(kvs_cut *cut)
+/* Takes a reference to the store. */
+bool kvs_cut_enqueue(kvs_cut *cut)
 {
     kvs_store *store = kvs_store_take(cut->store);
     bool now = !store->cutting;
@@ -347,18 +324,17 @@ static void submit(kvs_cut *cut, uint64_t now_ns)
 {
     kvs_store *store = cut->store;
     pthread_mutex_lock(&store->mutex);
-    bool now = enqueue(cut);
+    bool now = kvs_cut_enqueue(cut);
     pthread_mutex_unlock(&store->mutex);
     if (now) {
-        start(cut, now_ns);
+        kvs_cut_start(cut, now_ns);
     }
 }
 
 /* ------------------------------------------------------------------ making one */
 
-/* A cut of one key (or of the first key_count), or NULL: no memory. */
-static kvs_cut *make(kvs_store *store, kvs_cut_kind kind, kvs_key *key, uint64_t key_count,
-                     kvs_waiter *waiter, uint64_t now_ns)
+kvs_cut *kvs_cut_make(kvs_store *store, kvs_cut_kind kind, kvs_key *key, uint64_t key_count,
+                      kvs_waiter *waiter, uint64_t now_ns)
 {
     kvs_cut *cut = calloc(1, sizeof *cut);
     if (cut == NULL) {
@@ -381,7 +357,7 @@ static kvs_cut *make(kvs_store *store, kvs_cut_kind kind, kvs_key *key, uint64_t
     cut->decide = kvs_visit_make(store, kind == CUT_LEAVE ? run_leave : run_decide, decided, cut);
     if (cut->versions == NULL || cut->actions == NULL || cut->report == NULL ||
         cut->decide == NULL) {
-        free_cut(cut);
+        kvs_cut_free(cut);
         return NULL;
     }
     return cut;
@@ -407,7 +383,7 @@ void kvs_store_read(kvs_store *store, const char *key, size_t key_bytes, kvs_sna
     if (found == NULL) {
         return;
     }
-    kvs_cut *cut = make(store, CUT_READ, found, 1, waiter, now_ns);
+    kvs_cut *cut = kvs_cut_make(store, CUT_READ, found, 1, waiter, now_ns);
     if (cut != NULL) {
         cut->snapshot = out;
         cut->buffers = calloc(found->part_count, sizeof *cut->buffers);
@@ -417,7 +393,7 @@ void kvs_store_read(kvs_store *store, const char *key, size_t key_bytes, kvs_sna
     if (cut == NULL || cut->buffers == NULL || out->buffers == NULL || out->data == NULL) {
         kvs_snapshot_deinit(out);
         if (cut != NULL) {
-            free_cut(cut);
+            kvs_cut_free(cut);
         }
         kvs_waiter_finish(waiter, now_ns, KVS_NO_MEMORY, "%s", "");
         return;
@@ -464,11 +440,11 @@ void kvs_store_assign(kvs_store *store, const char *key, size_t key_bytes, kvs_d
                           found->elements * kvs_dtype_bytes(dtype));
         return;
     }
-    kvs_cut *cut = make(store, CUT_ASSIGN, found, 1, waiter, now_ns);
+    kvs_cut *cut = kvs_cut_make(store, CUT_ASSIGN, found, 1, waiter, now_ns);
     kvs_status status = cut == NULL ? KVS_NO_MEMORY : stage(cut, data, bytes);
     if (status != KVS_OK) {
         if (cut != NULL) {
-            free_cut(cut);
+            kvs_cut_free(cut);
         }
         kvs_waiter_finish(waiter, now_ns, status, "%s", "");
         return;
@@ -481,33 +457,34 @@ void kvs_store_assign(kvs_store *store, const char *key, size_t key_bytes, kvs_d
     submit(cut, now_ns);
 }
 
-/* Mutex. A cut that gives every key its rule, or NULL: no memory. */
-static kvs_cut *make_rule(kvs_store *store, kvs_optimizer *optimizer, kvs_waiter *waiter,
-                          uint64_t now_ns)
+bool kvs_cut_bind(kvs_cut *cut, kvs_optimizer *optimizer)
 {
-    uint64_t keys = atomic_load_explicit(&store->keys.count, memory_order_acquire);
-    kvs_cut *cut = make(store, CUT_RULE, NULL, keys, waiter, now_ns);
-    if (cut == NULL) {
-        return NULL;
-    }
-    if (optimizer == NULL) {
-        return cut;
-    }
     cut->optimizer = kvs_optimizer_take(optimizer);
-    cut->bindings = calloc(keys + 1, sizeof(kvs_binding *));
-    for (uint64_t k = 0; cut->bindings != NULL && k < keys; k++) {
-        kvs_key *key = kvs_key_table_at(&store->keys, k);
+    cut->bindings = calloc(cut->key_count + 1, sizeof(kvs_binding *));
+    if (cut->bindings == NULL) {
+        return false;
+    }
+    for (uint64_t k = 0; k < cut->key_count; k++) {
+        kvs_key *key = key_at(cut, k);
         if (!kvs_dtype_floating(key->dtype)) {
             continue; /* integers are summed, whatever the rule of the store */
         }
         cut->bindings[k] = kvs_binding_make(optimizer, key->name, key->name_bytes);
         if (cut->bindings[k] == NULL) {
-            free_cut(cut);
-            return NULL;
+            return false;
         }
     }
-    if (cut->bindings == NULL) {
-        free_cut(cut);
+    return true;
+}
+
+/* Mutex. A cut that gives every key its rule, or NULL: no memory. */
+static kvs_cut *make_rule(kvs_store *store, kvs_optimizer *optimizer, kvs_waiter *waiter,
+                          uint64_t now_ns)
+{
+    uint64_t keys = atomic_load_explicit(&store->keys.count, memory_order_acquire);
+    kvs_cut *cut = kvs_cut_make(store, CUT_RULE, NULL, keys, waiter, now_ns);
+    if (cut != NULL && optimizer != NULL && !kvs_cut_bind(cut, optimizer)) {
+        kvs_cut_free(cut);
         return NULL;
     }
     return cut;
@@ -536,10 +513,10 @@ void kvs_store_set_optimizer(kvs_store *store, kvs_optimizer *optimizer, kvs_wai
     kvs_optimizer_unref(store->optimizer);
     store->optimizer = optimizer == NULL ? NULL : kvs_optimizer_take(optimizer);
     kvs_store_changed(store);
-    bool now = enqueue(cut);
+    bool now = kvs_cut_enqueue(cut);
     pthread_mutex_unlock(&store->mutex);
     if (now) {
-        start(cut, now_ns);
+        kvs_cut_start(cut, now_ns);
     }
 }
 
@@ -549,7 +526,7 @@ void kvs_cut_leave(kvs_store *store, uint32_t rank, uint64_t now_ns)
     if (store->kind != KVS_SYNC || keys == 0) {
         return; /* an asynchronous store has no turns: its sessions keep a tally */
     }
-    kvs_cut *cut = make(store, CUT_LEAVE, NULL, keys, NULL, now_ns);
+    kvs_cut *cut = kvs_cut_make(store, CUT_LEAVE, NULL, keys, NULL, now_ns);
     if (cut == NULL) {
         return; /* no memory: a cut of a key that it has torn ends at its deadline */
     }

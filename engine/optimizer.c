@@ -402,6 +402,11 @@ const char *kvs_optimizer_name(const kvs_optimizer *optimizer)
     return optimizer->name;
 }
 
+int kvs_optimizer_rule(const kvs_optimizer *optimizer)
+{
+    return optimizer->rule;
+}
+
 bool kvs_optimizer_equal(const kvs_optimizer *a, const kvs_optimizer *b)
 {
     return strcmp(a->json, b->json) == 0;

@@ -32,6 +32,9 @@ const char *kvs_optimizer_json(const kvs_optimizer *optimizer);
 
 const char *kvs_optimizer_name(const kvs_optimizer *optimizer); /* "sgd" */
 
+/* The arithmetic: kvs_rule of engine/rules.h. */
+int kvs_optimizer_rule(const kvs_optimizer *optimizer);
+
 bool kvs_optimizer_equal(const kvs_optimizer *a, const kvs_optimizer *b);
 
 /* True when states of `a` keep their meaning under `b`: the same rule, the same state arrays. */

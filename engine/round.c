@@ -135,11 +135,28 @@ static kvs_status prepare(kvs_shard *shard, kvs_part *part, bool accumulates)
     return KVS_OK;
 }
 
+/* States that somebody reads (a save) stay as they are: the update goes on with copies. */
+static kvs_status own_states(kvs_shard *shard, kvs_part *part)
+{
+    size_t bytes = kvs_part_bytes(part);
+    for (int i = 0; i < KVS_RULE_STATES_MAX; i++) {
+        kvs_buffer *old = part->states[i];
+        if (old == NULL || kvs_buffer_own(old)) {
+            continue;
+        }
+        KVS_TRY(kvs_pool_take(shard->pool, bytes, &part->states[i]));
+        kvs_batch_copy_buffer(&shard->batch, part, part->states[i], old, bytes);
+        kvs_batch_release(&shard->batch, old);
+    }
+    return KVS_OK;
+}
+
 /* The rule, on the accumulator and `last`. In place if nobody reads the value. */
 static kvs_status apply(kvs_shard *shard, kvs_part *part, const kvs_buffer *accumulator,
                         const kvs_source *last)
 {
     kvs_buffer *target = part->value;
+    KVS_TRY(own_states(shard, part));
     if (!kvs_buffer_own(target)) {
         KVS_TRY(kvs_pool_take(shard->pool, kvs_part_bytes(part), &target));
     }

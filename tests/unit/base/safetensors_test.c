@@ -131,7 +131,7 @@ static void a_header_is_read_in_the_order_of_the_data(void **state)
 
 #define ENTRY(name, dtype, shape, from, to)                                                        \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" from "," to "]" \
-                                                                                               "}"
+    "}"
 
 static void what_is_no_header_is_refused(void **state)
 {

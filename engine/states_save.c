@@ -1,0 +1,141 @@
+/* The file of a capture: its header is written once, its data lies where it was captured. */
+#include "engine/state_tensors.h"
+#include "engine/store.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define NOTES_MAX 6u
+
+struct kvs_states {
+    kvs_capture *capture;
+    kvs_state_tensors tensors; /* as they lie in the file */
+    uint8_t *steps;            /* of each part of the capture, as the file has them */
+    uint8_t *head;
+    size_t head_bytes;
+    uint64_t data_bytes;
+};
+
+/* What states that never were are made of. */
+static const uint8_t zeros[64 * KVS_KIB];
+
+static void note(kvs_safetensors_note *notes, size_t *count, const char *name, const char *text)
+{
+    notes[(*count)++] = (kvs_safetensors_note){.name = name,
+                                               .name_bytes = (uint32_t)strlen(name),
+                                               .text = text,
+                                               .text_bytes = (uint32_t)strlen(text)};
+}
+
+static kvs_status fill(kvs_states *states, bool dump_optimizer, kvs_problem *problem)
+{
+    const kvs_capture *capture = states->capture;
+    kvs_safetensors_note notes[NOTES_MAX];
+    size_t count = 0;
+    note(notes, &count, "format", "pt");
+    note(notes, &count, "kvstored.format", "1");
+    note(notes, &count, "kvstored.kind", "optimizer");
+    note(notes, &count, "kvstored.rule", kvs_optimizer_name(capture->optimizer));
+    if (dump_optimizer) {
+        note(notes, &count, "kvstored.optimizer", kvs_optimizer_json(capture->optimizer));
+    }
+    states->steps = malloc((size_t)capture->part_count * 8 + 1);
+    if (states->steps == NULL || kvs_state_tensors_make(capture, &states->tensors) != KVS_OK) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the states' header");
+    }
+    for (uint64_t i = 0; i < capture->part_count; i++) {
+        for (unsigned b = 0; b < 8; b++) {
+            states->steps[i * 8 + b] = (uint8_t)(capture->parts[i].updates >> (8 * b));
+        }
+    }
+    return kvs_safetensors_print(states->tensors.list, states->tensors.count, notes, count,
+                                 &states->head, &states->head_bytes, &states->data_bytes, problem);
+}
+
+kvs_status kvs_states_open(kvs_capture *capture, bool dump_optimizer, kvs_states **out,
+                           kvs_problem *problem)
+{
+    kvs_states *states = calloc(1, sizeof *states);
+    if (states == NULL) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the states' header");
+    }
+    states->capture = capture;
+    kvs_status status = fill(states, dump_optimizer, problem);
+    if (status != KVS_OK) {
+        states->capture = NULL; /* the caller's still */
+        kvs_states_close(states);
+        return status;
+    }
+    *out = states;
+    return KVS_OK;
+}
+
+void kvs_states_close(kvs_states *states)
+{
+    if (states != NULL) {
+        kvs_state_tensors_deinit(&states->tensors);
+        kvs_capture_close(states->capture);
+        free(states->steps);
+        free(states->head);
+        free(states);
+    }
+}
+
+uint64_t kvs_states_bytes(const kvs_states *states)
+{
+    return states->head_bytes + states->data_bytes;
+}
+
+/* The tensor that holds byte `at` of the data. */
+static const kvs_safetensor *tensor_at(const kvs_states *states, uint64_t at)
+{
+    size_t low = 0;
+    size_t high = states->tensors.count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (states->tensors.list[middle].end <= at) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return &states->tensors.list[low];
+}
+
+kvs_span kvs_states_span(const kvs_states *states, uint64_t offset)
+{
+    if (offset < states->head_bytes) {
+        return (kvs_span){states->head + offset, states->head_bytes - (size_t)offset};
+    }
+    const kvs_capture *capture = states->capture;
+    const kvs_safetensor *tensor = tensor_at(states, offset - states->head_bytes);
+    uint64_t at = offset - states->head_bytes - tensor->begin;
+    uint64_t left = tensor->end - tensor->begin - at;
+    uint64_t in_part;
+    kvs_captured_part *part = kvs_state_tensors_part(capture, tensor, at, &in_part);
+    if ((tensor->tag & 255) == KVS_TENSOR_STEP) {
+        const uint8_t *steps = states->steps + (part - capture->parts) * 8 + in_part;
+        return (kvs_span){steps, (size_t)left};
+    }
+    const kvs_key *key = kvs_state_tensors_key(capture, tensor);
+    uint64_t of_part = key->part_elements * kvs_dtype_bytes(tensor->dtype) - in_part;
+    uint64_t bytes = of_part < left ? of_part : left;
+    const kvs_buffer *buffer = *kvs_state_tensors_buffer(part, tensor);
+    if (buffer == NULL) {
+        return (kvs_span){zeros, (size_t)(bytes < sizeof zeros ? bytes : sizeof zeros)};
+    }
+    return (kvs_span){(const uint8_t *)buffer->memory.host + in_part, (size_t)bytes};
+}
+
+uint64_t kvs_states_hash(const kvs_states *states)
+{
+    uint64_t hash = 0;
+    for (uint64_t at = 0; at < kvs_states_bytes(states);) {
+        kvs_span span = kvs_states_span(states, at);
+        hash = XXH64(span.data, span.bytes, hash);
+        at += span.bytes;
+    }
+    return hash;
+}

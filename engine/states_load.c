@@ -213,6 +213,20 @@ static bool has_values(const kvs_states_load *load)
     return false;
 }
 
+/* Said before its buffers are made. */
+static kvs_status check_budget(const kvs_states_load *load, kvs_problem *problem)
+{
+    kvs_budget *budget = &load->store->engine->budget;
+    uint64_t used = atomic_load_explicit(&budget->bytes, memory_order_relaxed);
+    if (budget->bytes_max != 0 &&
+        (used > budget->bytes_max || load->file.data_bytes > budget->bytes_max - used)) {
+        return kvs_problem_set(problem, KVS_OVER_BUDGET,
+                               "the states take %" PRIu64 " bytes until they replace the others",
+                               load->file.data_bytes);
+    }
+    return KVS_OK;
+}
+
 static kvs_status judge(kvs_states_load *load, kvs_problem *problem)
 {
     kvs_optimizer *optimizer = NULL;
@@ -235,7 +249,7 @@ static kvs_status judge(kvs_states_load *load, kvs_problem *problem)
     judge_tensors(load, &wanted);
     kvs_state_tensors_deinit(&wanted);
     load->judged = true;
-    return load->misfit_count > 0 ? tell_misfits(load, problem) : KVS_OK;
+    return load->misfit_count > 0 ? tell_misfits(load, problem) : check_budget(load, problem);
 }
 
 /* ------------------------------------------------------------------ the data */

@@ -18,7 +18,8 @@
 #endif
 
 /* What a client may look for before it relies on it. */
-static const char *const features[] = {"stores", "npy", "raw", "range", "barriers", "rounds"};
+static const char *const features[] = {"stores",   "npy",    "raw",   "range",
+                                       "barriers", "rounds", "states"};
 
 const char *const kvs_policy_words[3] = {"fail", "shrink", "wait"};
 
@@ -126,8 +127,6 @@ static const struct {
     {"GetKey", kvs_admin_get_key},
     {"GetOptimizer", kvs_admin_get_optimizer},
     {"SetOptimizer", kvs_admin_set_optimizer},
-    {"SaveOptimizerStates", later},
-    {"LoadOptimizerStates", later},
     {"GetCompression", later},
     {"SetCompression", later},
     {"ListBarriers", kvs_admin_list_barriers},

@@ -14,6 +14,7 @@
 
 #include "base/json.h"
 #include "engine/engine.h"
+#include "engine/states.h"
 
 typedef struct kvs_admin kvs_admin;
 
@@ -39,7 +40,8 @@ void kvs_admin_stop(kvs_admin *admin);
 void kvs_admin_close(kvs_admin *admin);
 
 /* One call of a unary method, "GetType" for example. An unknown method is KVS_ROUTE_NOT_FOUND;
- * what a later version will bring is KVS_UNIMPLEMENTED. Not for GetValue and PutValue. */
+ * what a later version will bring is KVS_UNIMPLEMENTED. Not for GetValue and PutValue, Save- and
+ * LoadOptimizerStates. */
 kvs_status kvs_admin_call(kvs_admin *admin, const char *method, const json_t *request,
                           json_t **reply, kvs_problem *problem) KVS_MUST_CHECK;
 
@@ -75,7 +77,8 @@ typedef struct kvs_admin_value kvs_admin_value;
 typedef struct kvs_admin_value_info {
     uint64_t total_bytes;     /* header included */
     const char *content_type; /* static */
-    kvs_version version;
+    char etag[KVS_ETAG_BYTES];
+    kvs_version version; /* epoch 0: it has none, as the next two */
     kvs_dtype dtype;
     kvs_shape shape;
 } kvs_admin_value_info;
@@ -115,5 +118,27 @@ kvs_status kvs_admin_upload_append(kvs_admin_upload *upload, const void *data, s
 kvs_status kvs_admin_upload_finish(kvs_admin_upload *upload, json_t **reply, bool *created,
                                    kvs_problem *problem) KVS_MUST_CHECK;
 void kvs_admin_upload_close(kvs_admin_upload *upload); /* accepts NULL */
+
+/* ------------------------------------------------------------------ states (admin_states.c) */
+
+#define KVS_STATES_MEDIA_TYPE "application/vnd.safetensors"
+
+/* The store's optimizer states at a cut, as a file: engine/states.h. */
+kvs_status kvs_admin_get_states(kvs_admin *admin, const char *store, bool dump_optimizer,
+                                bool values, kvs_admin_value **out,
+                                kvs_problem *problem) KVS_MUST_CHECK;
+
+/* A file of states on its way in. */
+typedef struct kvs_admin_load kvs_admin_load;
+kvs_status kvs_admin_load_open(kvs_admin *admin, const char *store, kvs_admin_load **out,
+                               kvs_problem *problem) KVS_MUST_CHECK;
+kvs_status kvs_admin_load_append(kvs_admin_load *load, const void *data, size_t bytes,
+                                 kvs_problem *problem) KVS_MUST_CHECK;
+/* Whole or not at all. The reply is a LoadOptimizerStatesReply. */
+kvs_status kvs_admin_load_finish(kvs_admin_load *load, json_t **reply,
+                                 kvs_problem *problem) KVS_MUST_CHECK;
+/* What did not fit, each as {pointer, detail}; NULL: nothing, or no memory. */
+json_t *kvs_admin_load_misfits(const kvs_admin_load *load);
+void kvs_admin_load_close(kvs_admin_load *load); /* accepts NULL */
 
 #endif

@@ -65,6 +65,13 @@ json_t *kvs_json_object_close(kvs_json_object *object);
 /* The message Key. */
 json_t *kvs_admin_key_json(const kvs_key_info *info);
 
+/* A file of states, taken, as a value that is read. NULL: no memory; nothing was taken. */
+kvs_admin_value *kvs_admin_states_value(kvs_states *states);
+
+/* A reference to the store of that name. KVS_STOPPING, KVS_STORE_NOT_FOUND */
+kvs_status kvs_admin_find_store(kvs_admin *admin, const char *name, kvs_store **out,
+                                kvs_problem *problem) KVS_MUST_CHECK;
+
 /* Sets *out to `value`; KVS_NO_MEMORY when it is NULL. */
 kvs_status kvs_admin_reply(json_t *value, json_t **out, kvs_problem *problem) KVS_MUST_CHECK;
 

@@ -4,6 +4,7 @@ set(KVS_ADMIN_SOURCES
   address.c
   admin.c
   admin_json.c
+  admin_states.c
   admin_stores.c
   admin_training.c
   admin_values.c

@@ -69,6 +69,7 @@ struct kvs_admin_value {
     kvs_admin_value_info info;
     kvs_store *store; /* a reference: the snapshot's names lie there */
     kvs_snapshot snapshot;
+    kvs_states *states; /* instead of a snapshot, or NULL */
     uint64_t part_bytes;
     size_t head_bytes;
     uint8_t head[KVS_NPY_HEAD_BYTES_MAX];
@@ -107,8 +108,8 @@ static kvs_status read_key(kvs_admin *admin, kvs_store *store, const char *key, 
     return status;
 }
 
-static kvs_status find_store(kvs_admin *admin, const char *name, kvs_store **out,
-                             kvs_problem *problem)
+kvs_status kvs_admin_find_store(kvs_admin *admin, const char *name, kvs_store **out,
+                                kvs_problem *problem)
 {
     if (kvs_waits_stopping(&admin->waits)) {
         return kvs_problem_set(problem, KVS_STOPPING, "the admin plane is closed");
@@ -123,7 +124,7 @@ kvs_status kvs_admin_get_value(kvs_admin *admin, const char *store, const char *
     if (value == NULL) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the reply");
     }
-    kvs_status status = find_store(admin, store, &value->store, problem);
+    kvs_status status = kvs_admin_find_store(admin, store, &value->store, problem);
     if (status == KVS_OK && strlen(key) > KVS_KEY_BYTES_MAX) {
         status = kvs_problem_set(problem, KVS_INVALID_FIELD, "a key has at most %u bytes",
                                  KVS_KEY_BYTES_MAX);
@@ -145,10 +146,24 @@ kvs_status kvs_admin_get_value(kvs_admin *admin, const char *store, const char *
     value->info.total_bytes = value->head_bytes + info->elements * element_bytes;
     value->info.content_type = kvs_value_format_media_type(format);
     value->info.version = info->version;
+    kvs_etag_print(info->version, value->info.etag);
     value->info.dtype = info->dtype;
     value->info.shape = info->shape;
     *out = value;
     return KVS_OK;
+}
+
+kvs_admin_value *kvs_admin_states_value(kvs_states *states)
+{
+    kvs_admin_value *value = calloc(1, sizeof *value);
+    if (value != NULL) {
+        value->states = states;
+        value->info.total_bytes = kvs_states_bytes(states);
+        value->info.content_type = KVS_STATES_MEDIA_TYPE;
+        (void)snprintf(value->info.etag, sizeof value->info.etag, "\"states-%016" PRIx64 "\"",
+                       kvs_states_hash(states));
+    }
+    return value;
 }
 
 const kvs_admin_value_info *kvs_admin_value_describe(const kvs_admin_value *value)
@@ -158,6 +173,9 @@ const kvs_admin_value_info *kvs_admin_value_describe(const kvs_admin_value *valu
 
 kvs_span kvs_admin_value_span(const kvs_admin_value *value, uint64_t offset)
 {
+    if (value->states != NULL) {
+        return kvs_states_span(value->states, offset);
+    }
     kvs_span span = {.data = value->head + offset, .bytes = value->head_bytes - (size_t)offset};
     if (offset >= value->head_bytes) {
         uint64_t at = offset - value->head_bytes;
@@ -173,6 +191,7 @@ kvs_span kvs_admin_value_span(const kvs_admin_value *value, uint64_t offset)
 void kvs_admin_value_close(kvs_admin_value *value)
 {
     if (value != NULL) {
+        kvs_states_close(value->states);
         kvs_snapshot_deinit(&value->snapshot);
         kvs_store_unref(value->store);
         free(value);
@@ -252,7 +271,7 @@ static kvs_status check_put(kvs_admin_upload *upload, const kvs_admin_put *put,
                                KVS_KEY_BYTES_MAX);
     }
     memcpy(upload->key, put->key, key_bytes + 1);
-    KVS_TRY(find_store(upload->admin, put->store, &upload->store, problem));
+    KVS_TRY(kvs_admin_find_store(upload->admin, put->store, &upload->store, problem));
     if (put->if_match != NULL && put->if_match[0] != '\0') {
         upload->has_match = true;
         upload->match_any = strcmp(put->if_match, "*") == 0;

@@ -62,6 +62,7 @@ void kvs_exchange_close(kvs_exchange *exchange)
 {
     if (exchange != NULL) {
         kvs_admin_upload_close(exchange->upload);
+        kvs_admin_load_close(exchange->load);
         kvs_admin_value_close(exchange->reply.value);
         json_decref(exchange->request);
         free(exchange->reply.text);
@@ -122,6 +123,8 @@ static const char *media_type_of(kvs_route_reply reply)
     case KVS_REPLY_OPTIMIZER:
     case KVS_REPLY_KEY:
         return "application/json";
+    case KVS_REPLY_STATES:
+        return KVS_STATES_MEDIA_TYPE;
     case KVS_REPLY_NONE:
     case KVS_REPLY_VALUE:
         break;
@@ -290,6 +293,9 @@ static kvs_status check_body(kvs_exchange *exchange, kvs_header_function *header
     case KVS_BODY_VALUE:
         return kvs_exchange_open_upload(exchange, type, header(context, "If-Match"),
                                         header(context, "If-None-Match"), bytes);
+    case KVS_BODY_STATES:
+        exchange->announced_bytes = bytes != UINT64_MAX ? bytes : 0;
+        return kvs_exchange_open_load(exchange, type);
     case KVS_BODY_UNREAD:
         break;
     }
@@ -374,9 +380,13 @@ void kvs_exchange_body(kvs_exchange *exchange, const char *data, size_t bytes)
     if (exchange->refused || bytes == 0 || exchange->reply.status != 0) {
         return;
     }
-    kvs_status status =
-        exchange->upload != NULL
-            ? kvs_admin_upload_append(exchange->upload, data, bytes, &exchange->problem)
-            : grow_body(exchange, data, bytes);
+    kvs_status status;
+    if (exchange->upload != NULL) {
+        status = kvs_admin_upload_append(exchange->upload, data, bytes, &exchange->problem);
+    } else if (exchange->load != NULL) {
+        status = kvs_admin_load_append(exchange->load, data, bytes, &exchange->problem);
+    } else {
+        status = grow_body(exchange, data, bytes);
+    }
     exchange->refused = status != KVS_OK;
 }

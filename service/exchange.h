@@ -65,7 +65,9 @@ typedef struct kvs_exchange {
     char *body;
     size_t body_bytes, body_room;
     uint64_t discarded_bytes; /* the door's: of a body that was refused half-way */
+    uint64_t announced_bytes; /* of states: a refusal names what does not fit, so it must arrive */
     kvs_admin_upload *upload;
+    kvs_admin_load *load;
     kvs_http_reply reply;
 } kvs_exchange;
 

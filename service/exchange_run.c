@@ -50,6 +50,11 @@ static void reply_problem(kvs_exchange *exchange)
     (void)snprintf(path, sizeof path, "%.*s", (int)(strcspn(exchange->target, "?") & 0xffff),
                    exchange->target);
     json_t *json = kvs_problem_json(&exchange->problem, path, exchange->request_id);
+    json_t *misfits = exchange->load != NULL ? kvs_admin_load_misfits(exchange->load) : NULL;
+    if (json != NULL && misfits != NULL) {
+        (void)json_object_set(json, "errors", misfits); /* without memory only the detail tells */
+    }
+    json_decref(misfits);
     if (row->http_status == 429 || row->http_status == 503) {
         kvs_reply_add(&exchange->reply, "Retry-After", "1");
     }
@@ -146,6 +151,10 @@ static kvs_status run_operation(kvs_exchange *exchange)
 {
     const kvs_route *route = exchange->match.route;
     json_t *reply = NULL;
+    if (route->body == KVS_BODY_STATES) {
+        KVS_TRY(kvs_admin_load_finish(exchange->load, &reply, &exchange->problem));
+        return reply_json(exchange, route->status, "application/json", reply);
+    }
     if (route->body == KVS_BODY_JSON) {
         KVS_TRY(merge_body(exchange));
     } else if (route->body == KVS_BODY_OPTIMIZER) {
@@ -258,6 +267,17 @@ kvs_status kvs_exchange_open_upload(kvs_exchange *exchange, const char *content_
                                  &exchange->problem);
 }
 
+kvs_status kvs_exchange_open_load(kvs_exchange *exchange, const char *content_type)
+{
+    if (content_type != NULL && !kvs_media_type_is(content_type, KVS_STATES_MEDIA_TYPE) &&
+        !kvs_media_type_is(content_type, "application/octet-stream")) {
+        return kvs_problem_set(&exchange->problem, KVS_MEDIA_TYPE,
+                               "states are " KVS_STATES_MEDIA_TYPE " (curl -T FILE sends it well)");
+    }
+    return kvs_admin_load_open(exchange->world->admin, exchange->match.store, &exchange->load,
+                               &exchange->problem);
+}
+
 static kvs_status run_put(kvs_exchange *exchange)
 {
     char etag[KVS_ETAG_BYTES];
@@ -316,17 +336,41 @@ static void print_shape(const kvs_shape *shape, char *out, size_t out_bytes)
     }
 }
 
+/* "true" and "false"; a name without a value is true. */
+static kvs_status read_flag(kvs_exchange *exchange, const char *name, bool *out)
+{
+    const char *text = json_string_value(json_object_get(exchange->request, name));
+    if (text != NULL && text[0] != '\0' && strcmp(text, "true") != 0 &&
+        strcmp(text, "false") != 0) {
+        return kvs_problem_set(&exchange->problem, KVS_INVALID_FIELD, "%s is true or false", name);
+    }
+    *out = text != NULL && strcmp(text, "false") != 0;
+    return KVS_OK;
+}
+
+static kvs_status open_value(kvs_exchange *exchange, kvs_admin_value **out)
+{
+    kvs_admin *admin = exchange->world->admin;
+    bool dump_optimizer = false;
+    bool weights = false;
+    if (exchange->match.route->reply == KVS_REPLY_VALUE) {
+        return kvs_admin_get_value(admin, exchange->match.store, exchange->match.key,
+                                   exchange->format, out, &exchange->problem);
+    }
+    KVS_TRY(read_flag(exchange, "dump_optimizer", &dump_optimizer));
+    KVS_TRY(read_flag(exchange, "weights", &weights));
+    return kvs_admin_get_states(admin, exchange->match.store, dump_optimizer, weights, out,
+                                &exchange->problem);
+}
+
 static kvs_status run_value(kvs_exchange *exchange)
 {
     kvs_http_reply *reply = &exchange->reply;
     kvs_admin_value *value = NULL;
-    char etag[KVS_ETAG_BYTES];
     char shape[KVS_HEADER_VALUE_BYTES];
-    KVS_TRY(kvs_admin_get_value(exchange->world->admin, exchange->match.store, exchange->match.key,
-                                exchange->format, &value, &exchange->problem));
+    KVS_TRY(open_value(exchange, &value));
     const kvs_admin_value_info *info = kvs_admin_value_describe(value);
-    kvs_etag_print(info->version, etag);
-    print_shape(&info->shape, shape, sizeof shape);
+    const char *etag = info->etag;
     kvs_reply_add(reply, "ETag", etag);
     kvs_reply_add(reply, "Vary", "Accept");
     if (kvs_etag_list_holds(exchange->if_none_match, etag)) {
@@ -342,8 +386,11 @@ static kvs_status run_value(kvs_exchange *exchange)
     reply->value = value;
     kvs_reply_add(reply, "Accept-Ranges", "bytes");
     kvs_reply_add(reply, "Content-Type", info->content_type);
-    kvs_reply_add(reply, "Kv-Dtype", kvs_dtype_name(info->dtype));
-    kvs_reply_add(reply, "Kv-Shape", shape);
+    if (info->dtype != KVS_DTYPE_NONE) {
+        print_shape(&info->shape, shape, sizeof shape);
+        kvs_reply_add(reply, "Kv-Dtype", kvs_dtype_name(info->dtype));
+        kvs_reply_add(reply, "Kv-Shape", shape);
+    }
     return KVS_OK;
 }
 
@@ -385,6 +432,7 @@ void kvs_exchange_run(kvs_exchange *exchange)
             status = run_operation(exchange);
             break;
         case KVS_REPLY_VALUE:
+        case KVS_REPLY_STATES:
             status = run_value(exchange);
             break;
         case KVS_REPLY_KEY:

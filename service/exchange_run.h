@@ -12,4 +12,7 @@ kvs_status kvs_exchange_open_upload(kvs_exchange *exchange, const char *content_
                                     const char *if_match, const char *if_none_match,
                                     uint64_t bytes_expected) KVS_MUST_CHECK;
 
+/* Opens the load that a PUT of states will fill. */
+kvs_status kvs_exchange_open_load(kvs_exchange *exchange, const char *content_type) KVS_MUST_CHECK;
+
 #endif

@@ -211,7 +211,9 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
         exchange->discarded_bytes += *bytes;
     }
     *bytes = 0;
-    return exchange->discarded_bytes > DISCARD_BYTES_MAX ? MHD_NO : MHD_YES;
+    uint64_t most = exchange->announced_bytes > DISCARD_BYTES_MAX ? exchange->announced_bytes
+                                                                  : DISCARD_BYTES_MAX;
+    return exchange->discarded_bytes > most ? MHD_NO : MHD_YES;
 }
 
 /* The target as it came, before libmicrohttpd decodes it: a key may hold an encoded slash. */

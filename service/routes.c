@@ -47,9 +47,9 @@ static const kvs_route routes[] = {
 
     BOTH("GET", "optimizer", "GetOptimizer", KVS_BODY_NONE, KVS_REPLY_OPTIMIZER, 200, {NULL}),
     BOTH("PUT", "optimizer", "SetOptimizer", KVS_BODY_OPTIMIZER, KVS_REPLY_OPTIMIZER, 200, {NULL}),
-    BOTH("GET", "optimizer/states", "SaveOptimizerStates", KVS_BODY_NONE, KVS_REPLY_JSON, 200,
-         {"dump_optimizer"}),
-    BOTH("PUT", "optimizer/states", "LoadOptimizerStates", KVS_BODY_UNREAD, KVS_REPLY_JSON, 200,
+    BOTH("GET", "optimizer/states", "SaveOptimizerStates", KVS_BODY_NONE, KVS_REPLY_STATES, 200,
+         {"dump_optimizer", "weights"}),
+    BOTH("PUT", "optimizer/states", "LoadOptimizerStates", KVS_BODY_STATES, KVS_REPLY_JSON, 200,
          {NULL}),
 
     {"GET", STORE "compression", "GetCompression", KVS_BODY_NONE, KVS_REPLY_JSON, 200, {NULL}},

@@ -17,6 +17,7 @@ typedef enum kvs_route_body {
     KVS_BODY_JSON,      /* an object whose fields are the request's */
     KVS_BODY_OPTIMIZER, /* an object, or null, that becomes optimizer.json */
     KVS_BODY_VALUE,     /* npy or raw */
+    KVS_BODY_STATES,    /* safetensors */
     KVS_BODY_UNREAD     /* refused whatever it is */
 } kvs_route_body;
 
@@ -25,6 +26,7 @@ typedef enum kvs_route_reply {
     KVS_REPLY_OPTIMIZER, /* its field "json" as the body itself, with an ETag */
     KVS_REPLY_NONE,      /* 204 */
     KVS_REPLY_VALUE,     /* npy or raw, with ETag and ranges */
+    KVS_REPLY_STATES,    /* safetensors, in the same way */
     KVS_REPLY_KEY,       /* of a value that was written: 200 or 201 */
     KVS_REPLY_LIVEZ,     /* here and below: a page of the server itself */
     KVS_REPLY_READYZ,

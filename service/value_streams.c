@@ -24,7 +24,7 @@ static void refuse_busy(kvs_call *call)
 typedef struct get_state {
     kvs_job job; /* first */
     kvs_call *call;
-    Kvstored__V1__GetValueRequest *request;
+    void *request; /* of the method's own type */
     kvs_admin_value *value;
     uint64_t offset;
 } get_state;
@@ -40,7 +40,7 @@ static void send_chunk(get_state *state)
         version.epoch = info->version.epoch;
         version.count = info->version.count;
         chunk.content_type = type;
-        chunk.version = &version;
+        chunk.version = info->version.epoch != 0 ? &version : NULL;
         chunk.total_bytes = info->total_bytes;
     }
     if (state->offset < info->total_bytes) {
@@ -60,42 +60,71 @@ static void send_chunk(get_state *state)
     }
 }
 
-static void run_get(kvs_job *job)
+/* The value is there, or not. */
+static void begin_chunks(get_state *state, kvs_status status, const kvs_problem *problem)
 {
-    get_state *state = (get_state *)(void *)job;
-    kvs_call *call = state->call;
-    kvs_door *door = kvs_call_context(call);
-    kvs_problem problem;
-    kvs_value_format format;
-    kvs_status status =
-        kvs_value_format_parse(state->request->format, KVS_VALUE_RAW, &format, &problem);
-    if (status == KVS_OK) {
-        status = kvs_admin_get_value(door->admin, state->request->store, state->request->key,
-                                     format, &state->value, &problem);
-    }
     if (status == KVS_OK) {
         send_chunk(state);
     } else {
-        kvs_call_finish(call, &problem);
+        kvs_call_finish(state->call, problem);
     }
-    kvs_call_unref(call);
+    kvs_call_unref(state->call);
+}
+
+static void run_get(kvs_job *job)
+{
+    get_state *state = (get_state *)(void *)job;
+    kvs_door *door = kvs_call_context(state->call);
+    const Kvstored__V1__GetValueRequest *request = state->request;
+    kvs_problem problem;
+    kvs_value_format format;
+    kvs_status status = kvs_value_format_parse(request->format, KVS_VALUE_RAW, &format, &problem);
+    if (status == KVS_OK) {
+        status = kvs_admin_get_value(door->admin, request->store, request->key, format,
+                                     &state->value, &problem);
+    }
+    begin_chunks(state, status, &problem);
+}
+
+static void run_save(kvs_job *job)
+{
+    get_state *state = (get_state *)(void *)job;
+    kvs_door *door = kvs_call_context(state->call);
+    const Kvstored__V1__SaveOptimizerStatesRequest *request = state->request;
+    kvs_problem problem;
+    kvs_status status =
+        kvs_admin_get_states(door->admin, request->store, request->dump_optimizer != 0,
+                             request->weights != 0, &state->value, &problem);
+    begin_chunks(state, status, &problem);
+}
+
+static void post_get(kvs_call *call, kvs_message *message,
+                     const ProtobufCMessageDescriptor *descriptor, void (*run)(kvs_job *job))
+{
+    get_state *state = kvs_call_state(call);
+    kvs_door *door = kvs_call_context(call);
+    state->request = kvs_pb_take(call, message, descriptor);
+    if (state->request == NULL) {
+        return;
+    }
+    state->call = kvs_call_take(call);
+    state->job.run = run;
+    if (!kvs_workers_post(door->workers, &state->job)) {
+        kvs_call_unref(call);
+        refuse_busy(call);
+    }
 }
 
 static void get_received(kvs_call *call, kvs_message *message, uint64_t now_ns)
 {
     (void)now_ns;
-    get_state *state = kvs_call_state(call);
-    kvs_door *door = kvs_call_context(call);
-    state->request = kvs_pb_take(call, message, &kvstored__v1__get_value_request__descriptor);
-    if (state->request == NULL) {
-        return;
-    }
-    state->call = kvs_call_take(call);
-    state->job.run = run_get;
-    if (!kvs_workers_post(door->workers, &state->job)) {
-        kvs_call_unref(call);
-        refuse_busy(call);
-    }
+    post_get(call, message, &kvstored__v1__get_value_request__descriptor, run_get);
+}
+
+static void save_received(kvs_call *call, kvs_message *message, uint64_t now_ns)
+{
+    (void)now_ns;
+    post_get(call, message, &kvstored__v1__save_optimizer_states_request__descriptor, run_save);
 }
 
 static void get_sent(kvs_call *call, uint64_t cookie, uint64_t now_ns)
@@ -124,6 +153,7 @@ typedef struct put_state {
     kvs_call *call;
     kvs_message *message; /* NULL: the end */
     kvs_admin_upload *upload;
+    kvs_admin_load *load; /* LoadOptimizerStates: instead */
 } put_state;
 
 static kvs_status open_upload(put_state *state, const Kvstored__V1__PutValueChunk *chunk,
@@ -183,14 +213,60 @@ static kvs_status finish_upload(put_state *state, kvs_problem *problem)
     return status;
 }
 
+static kvs_status load_chunk(put_state *state, kvs_problem *problem)
+{
+    kvs_door *door = kvs_call_context(state->call);
+    ProtobufCMessage *unpacked = NULL;
+    KVS_TRY(kvs_pb_unpack(state->message, &kvstored__v1__data_chunk__descriptor,
+                          KVS_MESSAGE_BYTES_MAX, &unpacked, problem));
+    const Kvstored__V1__DataChunk *chunk = (const Kvstored__V1__DataChunk *)unpacked;
+    kvs_status status = KVS_OK;
+    if (state->load == NULL) {
+        status = kvs_admin_load_open(door->admin, chunk->store, &state->load, problem);
+    }
+    if (status == KVS_OK) {
+        status = kvs_admin_load_append(state->load, chunk->data.data, chunk->data.len, problem);
+    }
+    kvs_pb_free(unpacked);
+    return status;
+}
+
+static kvs_status finish_load(put_state *state, kvs_problem *problem)
+{
+    json_t *json = NULL;
+    ProtobufCMessage *reply = NULL;
+    if (state->load == NULL) {
+        return kvs_problem_set(problem, KVS_INVALID_FRAME, "the call brought no chunk");
+    }
+    KVS_TRY(kvs_admin_load_finish(state->load, &json, problem));
+    kvs_status status = kvs_json_message_parse(
+        &kvstored__v1__load_optimizer_states_reply__descriptor, json, &reply, problem);
+    if (status == KVS_OK) {
+        kvs_pb_reply(state->call, reply);
+    }
+    kvs_pb_free(reply);
+    json_decref(json);
+    return status;
+}
+
+static const kvs_method load_method;
+
+/* One chunk of either method, or its end. */
+static kvs_status take_chunk(put_state *state, kvs_problem *problem)
+{
+    if (kvs_call_method(state->call) == &load_method) {
+        return state->message != NULL ? load_chunk(state, problem) : finish_load(state, problem);
+    }
+    return state->message != NULL ? store_chunk(state, problem) : finish_upload(state, problem);
+}
+
 static void run_put(kvs_job *job)
 {
     put_state *state = (put_state *)(void *)job;
     kvs_call *call = state->call;
     kvs_message *message = state->message;
     kvs_problem problem;
-    kvs_status status =
-        message != NULL ? store_chunk(state, &problem) : finish_upload(state, &problem);
+    kvs_status status = take_chunk(state, &problem);
     if (status != KVS_OK) {
         kvs_call_finish(call, &problem);
     }
@@ -229,22 +305,7 @@ static void put_deinit(kvs_call *call)
 {
     put_state *state = kvs_call_state(call);
     kvs_admin_upload_close(state->upload);
-}
-
-/* ------------------------------------------------------------------ optimizer states */
-
-static void states_opened(kvs_call *call, uint64_t now_ns)
-{
-    (void)now_ns;
-    kvs_problem problem;
-    (void)kvs_problem_set(&problem, KVS_UNIMPLEMENTED, "optimizer states are not saved yet");
-    kvs_call_finish(call, &problem);
-}
-
-static void states_received(kvs_call *call, kvs_message *message, uint64_t now_ns)
-{
-    (void)now_ns;
-    kvs_message_release(call, message);
+    kvs_admin_load_close(state->load);
 }
 
 static const kvs_method get_method = {.path = "/kvstored.v1.Admin/GetValue",
@@ -263,13 +324,17 @@ static const kvs_method put_method = {.path = "/kvstored.v1.Admin/PutValue",
 
 static const kvs_method save_method = {.path = "/kvstored.v1.Admin/SaveOptimizerStates",
                                        .slots = 1,
-                                       .opened = states_opened,
-                                       .received = states_received};
+                                       .state_bytes = sizeof(get_state),
+                                       .received = save_received,
+                                       .sent = get_sent,
+                                       .deinit = get_deinit};
 
 static const kvs_method load_method = {.path = "/kvstored.v1.Admin/LoadOptimizerStates",
                                        .slots = 1,
-                                       .opened = states_opened,
-                                       .received = states_received};
+                                       .state_bytes = sizeof(put_state),
+                                       .received = put_received,
+                                       .ended = put_ended,
+                                       .deinit = put_deinit};
 
 const kvs_method *const kvs_value_methods[] = {&get_method, &put_method, &save_method, &load_method,
                                                NULL};

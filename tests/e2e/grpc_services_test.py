@@ -205,10 +205,7 @@ class Services(Case):
                      lambda: self.admin.PutValue(iter([]), timeout=10))
 
     def test_what_is_not_built_yet_says_so(self):
-        calls = (lambda: list(self.admin.SaveOptimizerStates(pb.SaveOptimizerStatesRequest(),
-                                                             timeout=10)),
-                 lambda: self.admin.LoadOptimizerStates(iter([pb.DataChunk()]), timeout=10),
-                 lambda: self.admin.SetCompression(pb.SetCompressionRequest(), timeout=10),
+        calls = (lambda: self.admin.SetCompression(pb.SetCompressionRequest(), timeout=10),
                  lambda: self.admin.CreateCheckpoint(pb.CreateCheckpointRequest(), timeout=10))
         for call in calls:
             self.refused(CODE.UNIMPLEMENTED, "UNIMPLEMENTED", call)

@@ -106,6 +106,10 @@ class World:
         self.leaving.__exit__(None, None, None)
 
 
+def safetensors(header):
+    return len(header).to_bytes(8, "little") + header.encode()
+
+
 def good_body(operation):
     """A body and headers that the operation takes."""
     bodies = {
@@ -117,6 +121,8 @@ def good_body(operation):
     name = operation["operationId"].removesuffix("Default")
     if name == "PutValue":
         return NPY, {}
+    if name == "LoadOptimizerStates":
+        return safetensors("{}"), {}
     return (json.dumps(bodies[name]).encode(), JSON) if name in bodies else (None, {})
 
 
@@ -239,6 +245,54 @@ class Provoke:
 
     def SetOptimizer_501(self, path, method, operation):
         return self.usual(path, method, operation, body=b'{"name": "lamb"}')
+
+    def SaveOptimizerStates_206(self, path, method, operation):
+        return self.usual(path, method, operation, headers={"Range": "bytes=1-9"})
+
+    def SaveOptimizerStates_304(self, path, method, operation):
+        return self.usual(path, method, operation, headers={"If-None-Match": "*"})
+
+    def SaveOptimizerStates_409(self, path, method, operation):
+        return self.without_optimizer(path, method, operation)
+
+    def SaveOptimizerStates_416(self, path, method, operation):
+        return self.usual(path, method, operation, headers={"Range": "bytes=9999-"})
+
+    def without_optimizer(self, path, method, operation, body=None):
+        """The store's optimizer is taken away and given back."""
+        optimizer = self.fill(path).removesuffix("/states")
+        self.world.rest.put(optimizer, b"null", **JSON)
+        reply = self.usual(path, method, operation, body=body)
+        self.world.rest.put(optimizer, {"name": "sgd", "learning_rate": 0.1})
+        return reply
+
+    def LoadOptimizerStates_200(self, path, method, operation):
+        return self.usual(path, method, operation, body=self.world.rest.get(self.fill(path)).body)
+
+    def LoadOptimizerStates_409(self, path, method, operation):
+        return self.usual(path, method, operation, body=safetensors("{}"))
+
+    def LoadOptimizerStates_413(self, path, method, operation):
+        return self.usual(path, method, operation, body=bytes([255] * 8))
+
+    def LoadOptimizerStates_429(self, path, method, operation):
+        rest = self.world.rest
+        huge = json.dumps({"name": "sgd", "momentum": 0.9})
+        rest.post("/v1/stores", {"name": "huge"})
+        rest.put("/v1/stores/huge/keys/k/value?format=raw&dtype=f32&shape=9000000",
+                 bytes(36000000))
+        head = safetensors(json.dumps({
+            "__metadata__": {"kvstored.optimizer": huge},
+            "k::step": {"dtype": "I64", "shape": [], "data_offsets": [0, 8]},
+            "k::momentum_buffer": {"dtype": "F32", "shape": [9000000],
+                                   "data_offsets": [8, 36000008]}}))
+        reply = rest.ask(method, "/v1/stores/huge/optimizer/states", head + bytes(36000008))
+        rest.delete("/v1/stores/huge")
+        return reply
+
+    def LoadOptimizerStates_501(self, path, method, operation):
+        later = safetensors('{"__metadata__":{"kvstored.format":"2"}}')
+        return self.usual(path, method, operation, body=later)
 
     def EnterBarrier_200(self, path, method, operation):
         other = threading.Thread(target=lambda: self.usual(

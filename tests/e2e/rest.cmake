@@ -12,3 +12,6 @@ set_target_properties(openapi_routes PROPERTIES
   RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 kvs_e2e(NAME e2e_openapi SCRIPT openapi_test.py TIMEOUT 90
   ARGUMENTS $<TARGET_FILE:openapi_routes>)
+
+# Files of optimizer states, through both planes.
+kvs_e2e(NAME e2e_states SCRIPT states_test.py TIMEOUT 90)

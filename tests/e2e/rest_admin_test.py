@@ -248,8 +248,7 @@ class Admin(Case):
         channel.close()
 
     def test_what_is_not_built_says_so(self):
-        for method, path in [("GET", "optimizer/states"), ("PUT", "optimizer/states"),
-                             ("GET", "compression"), ("PUT", "compression"),
+        for method, path in [("GET", "compression"), ("PUT", "compression"),
                              ("GET", "checkpoints"), ("POST", "checkpoints")]:
             reply = self.rest.ask(method, f"/v1/stores/default/{path}")
             self.assertEqual((reply.status, reply.reason), (501, "UNIMPLEMENTED"), path)

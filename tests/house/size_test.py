@@ -11,7 +11,7 @@ FUNCTION_LINES_MAX = 80  # "about 70": the eye decides below this
 COLUMNS_MAX = 100
 
 CODE = (".c", ".h", ".cu", ".cuh", ".cpp", ".inc")
-SCRIPTS = (".py", ".sh", ".cmake", "CMakeLists.txt")
+SCRIPTS = (".py", ".sh", ".pl", ".pm", ".cmake", "CMakeLists.txt")
 
 
 def functions(text):

@@ -1,0 +1,484 @@
+package AI::KVStored;
+
+# The store: MXNet's calls, checked for their form here, done by libkvstore. The manual is in POD
+# below.
+
+use strict;
+use warnings;
+
+use AI::KVStored::Array;
+use AI::KVStored::Error;
+use AI::KVStored::Handle;
+use AI::KVStored::Library;
+use FFI::Platypus::Buffer qw(scalar_to_pointer);
+use JSON::PP ();
+use Scalar::Util qw(blessed looks_like_number weaken);
+
+our $VERSION = '0.1.0';
+
+use constant { FOREVER => ~0, ERROR_BYTES => 512, MILLISECONDS => 1000 };
+
+# Offsets in kv_options, and how each member is packed; times are given in seconds.
+my %options = (
+    store           => [0,  'p'],
+    worker          => [8,  'p'],
+    rank            => [16, 'q'],
+    connect_timeout => [24, 'Q'],
+    request_timeout => [32, 'Q'],
+    credit_bytes    => [40, 'Q'],
+);
+my @counters = qw(reconnects replayed_parts parts_pushed parts_pulled bytes_sent bytes_received
+    messages_sent);
+
+my %open; # by pointer, weak: what END closes
+
+# ------------------------------------------------------------------ from open to close
+
+# A status of the library becomes an error that is died with.
+sub check
+{
+    my ($self, $status) = @_;
+    return if $status == 0;
+    AI::KVStored::Error->throw(
+        reason  => AI::KVStored::Library::kv_status_reason($status),
+        code    => AI::KVStored::Library::kv_status_grpc_code($status),
+        message => AI::KVStored::Library::kv_last_error($self->{pointer})
+            || AI::KVStored::Library::kv_status_reason($status)
+    );
+    return;
+}
+
+sub pack_options
+{
+    my ($given, $keep) = @_;
+    my $packed = "\0" x AI::KVStored::Library::STRUCT_BYTES;
+    AI::KVStored::Library::kv_options_init(scalar_to_pointer($packed));
+    for my $name (sort keys %$given) {
+        my $member = $options{$name};
+        AI::KVStored::Error->invalid("create has no option $name; there are address, "
+                . join ', ', sort keys %options)
+            if !defined $member;
+        my $value = $given->{$name};
+        next if !defined $value;
+        $value *= MILLISECONDS if $name =~ /timeout\z/;
+        $value = "$value" if $member->[1] eq 'p';
+        push @$keep, \$value;
+        my $bytes = pack $member->[1], $value;
+        substr $packed, $member->[0], length $bytes, $bytes;
+    }
+    return $packed;
+}
+
+sub create
+{
+    my ($class, $type, @rest) = @_;
+    unshift @rest, 'address' if @rest % 2;
+    my %given   = @rest;
+    my $address = delete $given{address};
+    AI::KVStored::Library::load();
+    my @keep;
+    my $packed  = pack_options(\%given, \@keep);
+    my $pointer = pack 'J', 0;
+    my $words   = "\0" x ERROR_BYTES;
+    my $status  = AI::KVStored::Library::kv_create(
+        $type // 'local', $address,
+        scalar_to_pointer($packed),
+        scalar_to_pointer($pointer),
+        scalar_to_pointer($words), ERROR_BYTES
+    );
+    if ($status != 0) {
+        my $reason = AI::KVStored::Library::kv_status_reason($status);
+        my $said   = unpack 'Z*', $words;
+        AI::KVStored::Error->throw(
+            reason  => $reason,
+            code    => AI::KVStored::Library::kv_status_grpc_code($status),
+            message => $said =~ /^\Q$reason\E/ ? $said : "$reason: $said"
+        );
+    }
+    my $self = bless {process => $$, handles => {}}, $class;
+    $self->{pointer} = unpack 'J', $pointer;
+    $open{$self->{pointer}} = $self;
+    weaken $open{$self->{pointer}};
+    return $self;
+}
+
+# The library's store. A child process has no part in it: its threads stayed with the parent.
+sub pointer
+{
+    my ($self) = @_;
+    AI::KVStored::Error->invalid('the store is closed') if !defined $self->{pointer};
+    AI::KVStored::Error->invalid('the store was opened by another process; create one after fork')
+        if $self->{process} != $$;
+    return $self->{pointer};
+}
+
+sub close ## no critic (the name is that of every client)
+{
+    my ($self) = @_;
+    return if !defined $self->{pointer};
+    my $pointer = $self->pointer;
+    my $first;
+    for my $handle (values %{$self->{handles}}) {
+        eval { $handle->wait; 1 } or $first //= $@;
+    }
+    delete $open{$pointer};
+    delete $self->{pointer};
+    my $status = AI::KVStored::Library::kv_close($pointer);
+    die $first if defined $first;
+    AI::KVStored::Error->throw(
+        reason  => AI::KVStored::Library::kv_status_reason($status),
+        code    => AI::KVStored::Library::kv_status_grpc_code($status),
+        message => AI::KVStored::Library::kv_status_reason($status) . ': closing the store'
+    ) if $status != 0;
+    return;
+}
+
+sub DESTROY
+{
+    my ($self) = @_;
+    local ($@, $!, $?);
+    return if !defined $self->{pointer} || $self->{process} != $$;
+    return if ${^GLOBAL_PHASE} eq 'DESTRUCT'; # END has closed what was open
+    eval { $self->close; 1 } or warn "AI::KVStored: $@\n";
+    return;
+}
+
+sub CLONE_SKIP { return 1 } # threads of Perl do not share a store
+
+END {
+    local $?;
+    for my $store (grep { defined } values %open) {
+        $store->DESTROY;
+    }
+}
+
+# ------------------------------------------------------------------ arguments
+
+# What came after the key and the value: `out` may stand without its name.
+sub named
+{
+    my ($call, $known, @rest) = @_;
+    unshift @rest, 'out' if @rest % 2;
+    my %given = @rest;
+    for my $name (sort keys %given) {
+        AI::KVStored::Error->invalid("$call has no argument $name")
+            if !grep { $_ eq $name } @$known;
+    }
+    return %given;
+}
+
+# The keys as one list, the values as a list of lists: those of the devices, one list a key.
+sub group
+{
+    my ($call, $key, $value) = @_;
+    my $several = ref $key eq 'ARRAY';
+    my @keys    = $several ? @$key : ($key);
+    AI::KVStored::Error->invalid("$call: a key is a string or a number")
+        if grep { !defined || ref } @keys;
+    AI::KVStored::Error->invalid("$call: there is no value") if !defined $value;
+    AI::KVStored::Error->invalid("$call: a list of keys needs a list of values, one a key")
+        if $several && (ref $value ne 'ARRAY' || @$value != @keys);
+    my @lists = map { ref $_ eq 'ARRAY' ? $_ : [$_] } $several ? @$value : ($value);
+    for my $list (@lists) {
+        AI::KVStored::Error->invalid("$call: a value is a PDL or a list of PDLs, one a device")
+            if !@$list || grep { !AI::KVStored::Array::is_array($_) } @$list;
+    }
+    return (\@keys, \@lists);
+}
+
+# kv_key of each name. Numbers travel as their digits, so that 3 and '3' are one key.
+sub pack_keys
+{
+    my ($keys, $keep) = @_;
+    my $packed = '';
+    for my $key (@$keys) {
+        my $name = "$key";
+        utf8::encode($name);
+        AI::KVStored::Error->invalid('a key holds no NUL') if $name =~ /\0/;
+        push @$keep, \$name;
+        $packed .= pack 'J q', scalar_to_pointer($name), 0;
+    }
+    push @$keep, \$packed;
+    return scalar_to_pointer($packed);
+}
+
+# kv_array of each PDL, and how many each key has.
+sub pack_arrays
+{
+    my ($lists, $keep) = @_;
+    my $packed = join '', map { AI::KVStored::Array::view($_, $keep) } map { @$_ } @$lists;
+    my $counts = pack 'Q*', map { scalar @$_ } @$lists;
+    push @$keep, \$packed, \$counts;
+    return (scalar_to_pointer($packed), scalar_to_pointer($counts));
+}
+
+# PDLs for the library to write to, in the form of `outs`.
+sub receivers
+{
+    my ($outs) = @_;
+    return [map { [map { AI::KVStored::Array::like($_) } @$_] } @$outs];
+}
+
+# Waits, or gives the handle, as the caller has asked for.
+sub finish
+{
+    my ($self, $pointer, $outs, $from, $keep, $wait) = @_;
+    my @to     = map { @$_ } @$outs;
+    my @filled = map { @$_ } @$from;
+    my $handle = AI::KVStored::Handle->new(
+        store   => $self,
+        pointer => unpack('J', $pointer),
+        outs    => [map { [$to[$_], $filled[$_]] } 0 .. $#to],
+        keep    => $keep
+    );
+    if ($wait // 1) {
+        $handle->wait;
+        return;
+    }
+    $self->{handles}{$handle->{pointer}} = $handle;
+    return $handle;
+}
+
+# ------------------------------------------------------------------ init, push, pull
+
+sub init
+{
+    my ($self, $key, $value) = @_;
+    my ($keys, $lists) = group('init', $key, $value);
+    AI::KVStored::Error->invalid('init: one value a key') if grep { @$_ != 1 } @$lists;
+    my @keep;
+    my $names = pack_keys($keys, \@keep);
+    my ($values) = pack_arrays($lists, \@keep);
+    $self->check(AI::KVStored::Library::kv_init($self->pointer, $names, $values, scalar @$keys));
+    return;
+}
+
+sub push ## no critic (MXNet's name)
+{
+    my ($self, $key, $value, @rest) = @_;
+    my %given = named('push', ['priority'], @rest);
+    my ($keys, $lists) = group('push', $key, $value);
+    my @keep;
+    my $names = pack_keys($keys, \@keep);
+    my ($values, $counts) = pack_arrays($lists, \@keep);
+    my $status = AI::KVStored::Library::kv_push($self->pointer, $names, $values, $counts,
+        scalar @$keys, $given{priority} // 0, 0, undef);
+    $self->raise_of_updater;
+    $self->check($status);
+    return;
+}
+
+sub pull
+{
+    my ($self, $key, @rest) = @_;
+    my %given = named('pull', [qw(out priority ignore_sparse wait)], @rest);
+    my ($keys, $outs) = group('pull', $key, $given{out});
+    my @keep;
+    my $names  = pack_keys($keys, \@keep);
+    my $from   = receivers($outs);
+    my $handle = pack 'J', 0;
+    my ($arrays, $counts) = pack_arrays($from, \@keep);
+    $self->check(
+        AI::KVStored::Library::kv_pull(
+            $self->pointer, $names, $arrays, $counts, scalar @$keys,
+            $given{priority} // 0, scalar_to_pointer($handle)
+        )
+    );
+    return $self->finish($handle, $outs, $from, \@keep, $given{wait});
+}
+
+sub pushpull
+{
+    my ($self, $key, $value, @rest) = @_;
+    my %given = named('pushpull', [qw(out priority wait)], @rest);
+    my ($keys, $lists) = group('pushpull', $key, $value);
+    my (undef, $outs) = group('pushpull', $key, $given{out} // $value);
+    my @keep;
+    my $names  = pack_keys($keys, \@keep);
+    my $from   = receivers($outs);
+    my $handle = pack 'J', 0;
+    my ($values, $value_counts) = pack_arrays($lists, \@keep);
+    my ($arrays, $counts)       = pack_arrays($from,  \@keep);
+    my $status = AI::KVStored::Library::kv_pushpull(
+        $self->pointer, $names, $values, $value_counts, $arrays, $counts,
+        scalar @$keys, $given{priority} // 0, 0, scalar_to_pointer($handle)
+    );
+    $self->check($status);
+    my $made = $self->finish($handle, $outs, $from, \@keep, $given{wait});
+    $self->raise_of_updater;
+    return $made;
+}
+
+sub broadcast
+{
+    my ($self, $key, $value, @rest) = @_;
+    my %given = named('broadcast', [qw(out priority)], @rest);
+    group('broadcast', $key, $given{out}); # nothing is stored where the call is wrong
+    $self->init($key, $value);
+    return $self->pull($key, %given);
+}
+
+sub row_sparse_pull
+{
+    return AI::KVStored::Error->unimplemented('row_sparse values are not built yet');
+}
+
+# Everything asked for has ended: open handles, and pushes, whose first failure is told here.
+sub wait ## no critic (the name is that of every client)
+{
+    my ($self) = @_;
+    my $first;
+    for my $handle (values %{$self->{handles}}) {
+        eval { $handle->wait; 1 } or $first //= $@;
+    }
+    $self->check(AI::KVStored::Library::kv_wait($self->pointer, FOREVER));
+    die $first if defined $first;
+    return;
+}
+
+# ------------------------------------------------------------------ optimizer, updater
+
+# A number that was read as a string is a number all the same, except the name of the rules.
+sub as_data
+{
+    my ($value, $name) = @_;
+    return {map { $_ => as_data($value->{$_}, $_) } keys %$value} if ref $value eq 'HASH';
+    return [map { as_data($_, $name) } @$value] if ref $value eq 'ARRAY';
+    return $value if !defined $value || ref $value;
+    return "$value" if $name eq 'rules' || $name eq 'name' || !looks_like_number($value);
+    return $value + 0;
+}
+
+sub set_optimizer
+{
+    my ($self, $name, @rest) = @_;
+    my $optimizer = ref $name eq 'HASH' || !defined $name ? $name : {name => $name, @rest};
+    my $json =
+        defined $optimizer
+        ? JSON::PP->new->canonical->utf8->encode(as_data($optimizer, ''))
+        : undef;
+    $self->check(AI::KVStored::Library::kv_set_optimizer($self->pointer, $json));
+    return;
+}
+
+# The optimizer as a hash, or undef.
+sub optimizer
+{
+    my ($self) = @_;
+    my $out = pack 'J', 0;
+    $self->check(
+        AI::KVStored::Library::kv_get_optimizer($self->pointer, scalar_to_pointer($out)));
+    my $memory = unpack 'J', $out;
+    my $json = AI::KVStored::Library::load()->cast(opaque => string => $memory);
+    AI::KVStored::Library::kv_free($memory);
+    return $json eq '' ? undef : JSON::PP->new->utf8->decode($json);
+}
+
+sub set_gradient_compression
+{
+    return AI::KVStored::Error->unimplemented('gradient compression is not built yet');
+}
+
+sub save_optimizer_states
+{
+    return AI::KVStored::Error->unimplemented('optimizer states on disk are not built yet');
+}
+
+sub load_optimizer_states
+{
+    return AI::KVStored::Error->unimplemented('optimizer states on disk are not built yet');
+}
+
+# Nothing may die through C: the first error is kept, and told by the push that it happened in.
+sub call_updater
+{
+    my ($self, $updater, $name, $input, $stored) = @_;
+    return if defined $self->{updater_error};
+    my $key = AI::KVStored::Library::load()->cast(opaque => string => $name);
+    utf8::decode($key);
+    eval {
+        my $value = AI::KVStored::Array::from_memory($stored);
+        $updater->($key, AI::KVStored::Array::from_memory($input), $value);
+        AI::KVStored::Array::to_memory($stored, $value);
+        1;
+    } or $self->{updater_error} = $@ || 'the updater has died';
+    return;
+}
+
+sub raise_of_updater
+{
+    my ($self) = @_;
+    my $error = delete $self->{updater_error};
+    die $error if defined $error;
+    return;
+}
+
+sub set_updater
+{
+    my ($self, $updater) = @_;
+    AI::KVStored::Error->invalid('an updater is a code reference')
+        if defined $updater && ref $updater ne 'CODE';
+    weaken(my $store = $self);
+    my $closure = defined $updater
+        ? AI::KVStored::Library::closure(
+            sub { $store->call_updater($updater, @_[0, 2, 3]) if $store })
+        : undef;
+    $self->check(AI::KVStored::Library::kv_set_updater($self->pointer, $closure, undef));
+    $self->{updater} = $closure; # as long as the library may call it
+    return;
+}
+
+# ------------------------------------------------------------------ the rest
+
+sub type        { return AI::KVStored::Library::kv_type($_[0]->pointer) }
+sub rank        { return AI::KVStored::Library::kv_rank($_[0]->pointer) }
+sub num_workers { return AI::KVStored::Library::kv_num_workers($_[0]->pointer) }
+
+# Seconds; the store's default without any.
+sub barrier
+{
+    my ($self, $timeout) = @_;
+    $self->check(
+        AI::KVStored::Library::kv_barrier($self->pointer, int(($timeout // 0) * MILLISECONDS)));
+    return;
+}
+
+sub send_command
+{
+    my ($self, $head, $body) = @_;
+    AI::KVStored::Error->invalid('the head of a command is a whole number')
+        if !defined $head || $head !~ /\A-?[0-9]+\z/;
+    $self->check(AI::KVStored::Library::kv_send_command($self->pointer, $head, $body // ''));
+    return;
+}
+
+sub is_capable
+{
+    my ($self, $capability) = @_;
+    my $out = pack 'i', 0;
+    $self->check(
+        AI::KVStored::Library::kv_is_capable($self->pointer, $capability, scalar_to_pointer($out))
+    );
+    return unpack 'i', $out;
+}
+
+# What this store's client has counted, as a hash.
+sub statistics
+{
+    my ($self) = @_;
+    my $out = "\0" x AI::KVStored::Library::STRUCT_BYTES;
+    AI::KVStored::Library::kv_count($self->pointer, scalar_to_pointer($out));
+    my %is;
+    @is{@counters} = unpack 'Q' . @counters, $out;
+    return \%is;
+}
+
+# MXNet's own names of what it does not promise.
+{
+    no strict 'refs';
+    *{__PACKAGE__ . '::_barrier'}                  = \&barrier;
+    *{__PACKAGE__ . '::_set_updater'}              = \&set_updater;
+    *{__PACKAGE__ . '::_send_command_to_servers'} = \&send_command;
+}
+
+1;

@@ -63,6 +63,58 @@ def missing_names(text):
     return sorted(missing)
 
 
+# The calls of MXNet's KVStore, each with a row of docs/MXNET.md.
+MXNET_NAMES = ("create", "init", "push", "pull", "pushpull", "broadcast", "row_sparse_pull",
+               "set_optimizer", "set_gradient_compression", "save_optimizer_states",
+               "load_optimizer_states", "_set_updater", "type", "rank", "num_workers",
+               "is_capable", "_barrier", "_send_command_to_servers")
+
+
+def rpcs():
+    """Service.Method of the proto."""
+    found = set()
+    for name, body in re.findall(r"^service (\w+) \{\n(.*?)^\}", tree.read("api/kvstored.proto"),
+                                 re.MULTILINE | re.DOTALL):
+        found.update("%s.%s" % (name, method) for method in re.findall(r"rpc (\w+)\(", body))
+    return found
+
+
+def routes():
+    """METHOD /path of openapi.yaml."""
+    found = set()
+    for path, body in re.findall(r"^  (/\S*):\n((?:(?:    .*)?\n)+)", tree.read("openapi.yaml"),
+                                 re.MULTILINE):
+        found.update("%s %s" % (method.upper(), path)
+                     for method in re.findall(r"^    (get|put|post|delete):", body, re.MULTILINE))
+    return found
+
+
+def missing_names_of_clients(text):
+    """Backticked names of the C client, Perl, gRPC, REST, settings and errors that are nowhere."""
+    header = set(re.findall(r"\bkv_\w+|\bKV_\w+", tree.read("client/include/kvstore/kvstore.h")))
+    perl = tree.read("client/perl/lib/AI/KVStored.pm")
+    methods = set(re.findall(r"^sub (\w+)|'::(\w+)'\}", perl, re.MULTILINE))
+    methods = {name for pair in methods for name in pair}
+    settings = set(re.findall(r'ROW\("([a-z-]+)"', tree.read("service/settings.c")))
+    kinds = (
+        (r"(?:kv|KV)_\w+(\.\w+)?$", header),
+        (r"->\w+$", {"->" + name for name in methods}),
+        (r"(?:KVStore|Admin)\.\w+$", rpcs()),
+        (r"(?:GET|PUT|POST|DELETE) \S+$", routes()),
+        (r"--[a-z-]+$", {"--" + name for name in settings}),
+        (r"(?!DMLC_|PS_|MXNET_|KV_)[A-Z]+_[A-Z_]+$|UNIMPLEMENTED$|UNAVAILABLE$",
+         set(status_rows())),
+    )
+    missing = set()
+    for word in re.findall(r"`([^`]+)`", FENCE.sub("", text)):
+        word = " ".join(word.split())
+        name = re.sub(r"^([A-Z]+) S(?=/|$)", r"\1 /v1/stores/{store}", word)
+        for pattern, known in kinds:
+            if re.match(pattern, name) and name not in known:
+                missing.add(word)
+    return sorted(missing)
+
+
 def status_rows():
     return {name: (int(grpc), int(http), advice)
             for name, grpc, http, _, advice in ROW.findall(tree.read("base/status.h"))}
@@ -143,6 +195,18 @@ class Documents(unittest.TestCase):
         table = tree.read("docs/PROTOCOL.md").split("## Admin")[1]
         told = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
         self.assertEqual(sorted(methods), sorted(told))
+
+    def test_every_name_of_the_page_on_mxnet_exists(self):
+        text = tree.read("docs/MXNET.md")
+        self.assertEqual([], missing_names_of_clients(text))
+        for name in MXNET_NAMES:
+            self.assertRegex(text, r"(?m)^\| `%s\b" % name)
+
+    def test_a_client_name_that_is_not_there_is_seen(self):
+        for word in ("kv_pul", "->puul", "KVStore.Pushh", "GET /v1/storees", "GET S/push",
+                     "--no-such", "NO_SUCH_KEY", "kv_options.rnk"):
+            text = "a `kv_pull` of `%s`" % word
+            self.assertEqual([word], missing_names_of_clients(text), word)
 
     def test_decision_records_are_numbered_and_say_the_four_things(self):
         records = tree.files(".md", under="docs/decisions")

@@ -30,13 +30,13 @@ void kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
     op->value = kvs_buffer_take(part->value);
     op->version = atomic_load_explicit(&part->version, memory_order_relaxed);
     kvs_batch_download(&shard->batch, op->value);
+    atomic_fetch_add_explicit(&shard->parts_pulled, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&shard->bytes_pulled, kvs_part_bytes(part), memory_order_relaxed);
 }
 
 static void serve(kvs_shard *shard, kvs_part *part, kvs_op *op)
 {
     kvs_part_capture(shard, part, op);
-    atomic_fetch_add_explicit(&shard->parts_pulled, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&shard->bytes_pulled, kvs_part_bytes(part), memory_order_relaxed);
     kvs_round_answer(shard, op, KVS_OK);
 }
 

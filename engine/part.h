@@ -62,7 +62,7 @@ void kvs_part_pull(kvs_shard *shard, kvs_op *op);
 void kvs_part_forget_pulls(kvs_shard *shard, kvs_part *part);
 /* Does it if the part is at the action's version, else keeps it. */
 void kvs_part_act(kvs_shard *shard, kvs_part *part, kvs_action *action);
-/* The value as it is now goes with the op's answer. */
+/* The value as it is now goes with the op's answer, and counts as pulled. */
 void kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op);
 /* An update, or a round that brought none: the next version, and what has waited for it. */
 void kvs_part_advance(kvs_shard *shard, kvs_part *part);

@@ -331,11 +331,10 @@ static void close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last
     part->summed = (kvs_op_list){NULL, NULL};
     uint64_t version = atomic_load_explicit(&part->version, memory_order_relaxed) + 1;
     for (kvs_op *op; (op = kvs_op_shift(&summed)) != NULL;) {
-        op->version = version;
         if (op->want_value) {
-            op->value = kvs_buffer_take(part->value);
-            kvs_batch_download(&shard->batch, op->value);
+            kvs_part_capture(shard, part, op);
         }
+        op->version = version;
         kvs_round_answer(shard, op, KVS_OK);
     }
     kvs_part_advance(shard, part);

@@ -80,7 +80,8 @@ static const struct {
     }
     METRIC("kvstored_parts_pushed_total", "counter", "Parts pushed and taken.", parts_pushed),
     METRIC("kvstored_push_bytes_total", "counter", "Payload bytes of parts pushed.", bytes_pushed),
-    METRIC("kvstored_parts_pulled_total", "counter", "Parts handed to pulls.", parts_pulled),
+    METRIC("kvstored_parts_pulled_total", "counter", "Parts handed to pulls and pushpulls.",
+           parts_pulled),
     METRIC("kvstored_pull_bytes_total", "counter", "Payload bytes of parts pulled.", bytes_pulled),
     METRIC("kvstored_push_duplicates_total", "counter", "Parts pushed again and not applied again.",
            duplicates),

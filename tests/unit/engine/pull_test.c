@@ -43,6 +43,31 @@ static fixture_worker *open_large(fixture *f, unsigned keys)
     return a;
 }
 
+static void values_count_as_pulled_by_a_pull_and_by_a_pushpull(void **state)
+{
+    static const char *const types[] = {"dist_sync", "dist_async"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        fixture f;
+        kvs_store_statistics counted;
+        fixture_open(&f,
+                     &(fixture_options){.type = types[i], .num_workers = 1, .part_elements = 4});
+        fixture_worker *a = fixture_join(&f, 0);
+        fixture_init(&f, "w", zeros, 10);
+        fixture_optimizer(&f, "{\"name\": \"sgd\"}");
+        (void)fixture_push(a, "w", ones, 10, 0, false);
+        kvs_store_count(f.store, &counted);
+        assert_int_equal(counted.bytes_pulled, 0);
+        (void)fixture_push(a, "w", ones, 10, 0, true);
+        (void)fixture_pull(a, "w", 0);
+        kvs_store_count(f.store, &counted);
+        assert_int_equal(counted.parts_pulled, 2 * 3);
+        assert_int_equal(counted.bytes_pulled, 2 * sizeof(float[10]));
+        assert_int_equal(counted.bytes_pushed, 2 * sizeof(float[10]));
+        fixture_close(&f);
+    }
+}
+
 static kvs_pull_key key_of(const char *key, uint64_t sequence)
 {
     return (kvs_pull_key){.key = key, .key_bytes = (uint32_t)strlen(key), .sequence = sequence};
@@ -487,6 +512,7 @@ int main(void)
         cmocka_unit_test(closing_a_channel_ends_its_pulls_and_no_others),
         cmocka_unit_test(closing_a_channel_ends_what_waits_at_the_door_or_for_a_version),
         cmocka_unit_test(a_value_given_stays_as_it_was),
+        cmocka_unit_test(values_count_as_pulled_by_a_pull_and_by_a_pushpull),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,6 +98,16 @@ int kv_status_grpc_code(kv_status status)
     return kvs_status_find((kvs_status)status)->grpc_code;
 }
 
+const char *kv_status_advice(kv_status status)
+{
+    return kvs_status_find((kvs_status)status)->advice;
+}
+
+const char *kv_version(void)
+{
+    return KVS_VERSION;
+}
+
 /* ------------------------------------------------------------------ opening, closing */
 
 void kv_options_init(kv_options *options)
@@ -325,6 +335,19 @@ kv_status kv_handle_wait(kv_store *kv, kv_handle *handle, uint64_t timeout_ms)
                       &problem);
     }
     return finish(kv, kv->table->wait_handle(kv, handle, timeout_ms, &problem), &problem);
+}
+
+kv_status kv_handle_poll(kv_store *kv, kv_handle **handle, uint64_t timeout_ms)
+{
+    kv_status status = kv_handle_wait(kv, *handle, timeout_ms);
+    if (*handle != NULL && status == (kv_status)KVS_DEADLINE && timeout_ms != KV_FOREVER) {
+        if (kv_handle_is_done(kv, *handle) == 0) {
+            return status;
+        }
+        status = kv_handle_wait(kv, *handle, KV_FOREVER); /* it ended by its own deadline */
+    }
+    *handle = NULL;
+    return status;
 }
 
 int kv_handle_is_done(kv_store *kv, kv_handle *handle)

@@ -492,6 +492,12 @@ static void a_round_that_waits_names_who_is_missing(void **state)
     refused(here.kv, kv_handle_wait(here.kv, handle, 60000), "DEADLINE", "waits for rank 1");
     assert_int_equal(kv_handle_is_done(here.kv, handle), 1);
     refused(here.kv, kv_handle_wait(here.kv, handle, KV_FOREVER), "DEADLINE", "waits for rank 1");
+    /* A poll tells the two apart: what is over is freed and gone. */
+    ok(here.kv, push_tensor(here.kv, &w, KV_BORROW, &handle));
+    refused(here.kv, kv_handle_poll(here.kv, &handle, 100), "DEADLINE", "key w is not answered");
+    assert_non_null(handle);
+    refused(here.kv, kv_handle_poll(here.kv, &handle, 60000), "DEADLINE", "waits for rank 1");
+    assert_null(handle);
     (void)kv_close(other);
     free_tensor(&w);
     end(&here);

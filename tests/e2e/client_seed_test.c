@@ -310,6 +310,7 @@ static void pull_of_an_unknown_key_is_refused(void **state)
     }
     assert_string_equal(kv_status_reason(status), "KEY_NOT_FOUND");
     assert_int_equal(kv_status_grpc_code(status), 5);
+    assert_non_null(strstr(kv_status_advice(status), "init"));
     assert_non_null(strstr(kv_last_error(kv), "3"));
 }
 

@@ -37,6 +37,10 @@ extern "C" {
 typedef int kv_status;
 KV_API const char *kv_status_reason(kv_status status);
 KV_API int kv_status_grpc_code(kv_status status);
+/* The next step for whoever meets the status, one sentence; "" for success. */
+KV_API const char *kv_status_advice(kv_status status);
+
+KV_API const char *kv_version(void); /* of this library, "0.1.0" */
 
 typedef struct kv_store kv_store;
 typedef struct kv_handle kv_handle; /* something asked for and not yet waited for */
@@ -128,6 +132,9 @@ KV_API kv_status kv_broadcast(kv_store *kv, const kv_key *keys, const kv_array *
  * and gives the first failure of what was asked for without a handle. */
 KV_API kv_status kv_handle_wait(kv_store *kv, kv_handle *handle, uint64_t timeout_ms);
 KV_API kv_status kv_wait(kv_store *kv, uint64_t timeout_ms);
+/* The same, and *handle is NULL once it is freed; DEADLINE with a handle left means that the
+ * patience alone is over. For callers that an exception may overtake right after the call. */
+KV_API kv_status kv_handle_poll(kv_store *kv, kv_handle **handle, uint64_t timeout_ms);
 /* 1: the request has ended, so that a wait returns at once. */
 KV_API int kv_handle_is_done(kv_store *kv, kv_handle *handle);
 

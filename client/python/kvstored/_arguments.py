@@ -1,0 +1,277 @@
+"""The arguments of a call: keys and arrays as Python has them, and as libkvstore takes them.
+
+A key is an int or a str, or a list of them. What belongs to one key is an array or a list of arrays
+(one a device). An array is whatever numpy can look at without a copy: numpy arrays, what has
+__array_interface__ or a buffer, CPU tensors of torch (which is not imported for it).
+Values that are not contiguous are copied; outs that are not are filled by way of a copy.
+
+Memory: a Packed owns what libkvstore borrows during the call; the arrays' numbers are borrowed from
+  the caller, and `keep` holds them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import sys
+import weakref
+from typing import Any, Optional, Union
+
+import numpy
+
+from . import _library
+from ._errors import KVStoreError
+
+KeyLike = Union[int, str]
+
+_CODES = {"float32": _library.F32, "float64": _library.F64, "float16": _library.F16,
+          "bfloat16": _library.BF16, "uint8": _library.U8, "int8": _library.I8,
+          "int32": _library.I32, "int64": _library.I64}
+_DTYPES = {code: name for name, code in _CODES.items() if name != "bfloat16"}
+_ALIGN_BYTES = 64
+
+
+class View:
+    """An array as numpy sees it, and its dtype as the library knows it."""
+
+    __slots__ = ("array", "code")
+
+    def __init__(self, array: numpy.ndarray, code: int) -> None:
+        self.array = array
+        self.code = code
+
+
+# ------------------------------------------------------------------ keys
+
+def _field_error(detail: str) -> KVStoreError:
+    return KVStoreError("INVALID_FIELD", detail)
+
+
+def _read_key(key: Any) -> KeyLike:
+    if isinstance(key, str):
+        try:
+            known = b"\0" not in key.encode()
+        except UnicodeEncodeError:
+            known = False
+        if not known:
+            raise _field_error("a key is UTF-8 without NUL")
+        return key
+    if isinstance(key, (bool, numpy.bool_)) or not hasattr(key, "__index__"):
+        raise _field_error(f"a key is an int or a str, not {type(key).__name__}")
+    number = operator.index(key)
+    if not -2 ** 63 <= number < 2 ** 63:
+        raise _field_error(f"the key {number} does not fit 64 bits")
+    return number
+
+
+def _pair(keys: list[KeyLike], many: bool, given: Any, what: str) -> list[list[Any]]:
+    """What belongs to each key, as lists."""
+    if given is None:
+        raise _field_error(f"{what} is needed")
+    if not many:
+        given = [given]
+    elif not isinstance(given, (list, tuple)):
+        raise _field_error(f"for a list of keys, {what} is a list, not {type(given).__name__}")
+    if len(given) != len(keys):
+        raise _field_error(f"{len(keys)} keys, but {what} has {len(given)} entries")
+    return [list(entry) if isinstance(entry, (list, tuple)) else [entry] for entry in given]
+
+
+# ------------------------------------------------------------------ arrays
+
+def _tensor_error(detail: str, next_step: str) -> KVStoreError:
+    return KVStoreError("INVALID_TENSOR", detail, next_step=next_step)
+
+
+def _read_tensor(tensor: Any) -> View:
+    """A torch tensor, which shares its memory with what numpy() gives."""
+    if tensor.device.type != "cpu":
+        raise _tensor_error(f"a tensor is on {tensor.device}", "Pass tensor.cpu().")
+    tensor = tensor.detach()
+    torch = sys.modules["torch"]
+    if tensor.dtype == torch.bfloat16:  # numpy has no such dtype: its bits
+        return View(tensor.view(torch.int16).numpy(), _library.BF16)
+    return _read_array(tensor.numpy())
+
+
+def _read_array(array: numpy.ndarray) -> View:
+    code = _CODES.get(array.dtype.name)
+    if code is None or not array.dtype.isnative:
+        raise _tensor_error(f"an array has the dtype {array.dtype}",
+                            "Convert it by astype to one of " + ", ".join(_CODES) + ".")
+    return View(array, code)
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _read(value: Any) -> tuple[View, bool]:
+    """The array of a value, and whether it is the value's own memory."""
+    if isinstance(value, numpy.ndarray):
+        return _read_array(value), True
+    if _is_tensor(value):
+        return _read_tensor(value), True
+    if hasattr(value, "__array_interface__"):
+        return _read_array(numpy.asarray(value)), not isinstance(value, numpy.generic)
+    try:
+        return _read_array(numpy.asarray(memoryview(value))), True
+    except TypeError:
+        pass
+    if hasattr(value, "__array__"):
+        return _read_array(numpy.asarray(value)), False
+    raise _tensor_error(f"a value is of type {type(value).__name__}", "Pass a numpy array.")
+
+
+def _read_value(value: Any) -> View:
+    view = _read(value)[0]
+    view.array = numpy.asarray(view.array, order="C")
+    return view
+
+
+def _read_out(out: Any) -> View:
+    view, own = _read(out)
+    if not own:
+        raise _tensor_error(f"an out of type {type(out).__name__} cannot be filled in place",
+                            "Pass a numpy array.")
+    if not view.array.flags.writeable:
+        raise _tensor_error("an out is read-only", "Pass an array that may be written.")
+    return view
+
+
+def dtype_of(code: int) -> numpy.dtype:
+    """The numpy dtype of a number of the library's; bfloat16 comes as its bits."""
+    return numpy.dtype(_DTYPES.get(code, "uint16"))
+
+
+# ------------------------------------------------------------------ memory that is not copied
+
+_borrowable: dict[int, "weakref.ref[numpy.ndarray]"] = {}
+
+
+def empty(shape: Union[int, tuple[int, ...], list[int]], dtype: Any = "float32") -> numpy.ndarray:
+    """An array, aligned and not filled, that a push reads where it lies.
+
+    It is not to be changed between the push and the wait for it (kv.wait(), or a pull of the key).
+    """
+    kind = numpy.dtype(dtype)
+    dimensions = (shape,) if isinstance(shape, int) else tuple(shape)
+    count = 1
+    for size in dimensions:
+        count *= size
+    memory = numpy.empty(count * kind.itemsize + _ALIGN_BYTES, dtype="uint8")
+    start = -memory.__array_interface__["data"][0] % _ALIGN_BYTES
+    identity = id(memory)
+    _borrowable[identity] = weakref.ref(memory, lambda _: _borrowable.pop(identity, None))
+    return memory[start:start + count * kind.itemsize].view(kind).reshape(dimensions)
+
+
+def may_borrow(views: list[View]) -> bool:
+    """True when all of them lie in memory that empty() gave."""
+    for view in views:
+        found = _borrowable.get(id(view.array.base))
+        if found is None or found() is not view.array.base:
+            return False
+    return bool(views)
+
+
+# ------------------------------------------------------------------ for the library
+
+class Packed:
+    """The arguments of one call.
+
+    keys, count             one entry a key
+    values, value_counts    None: none
+    outs, out_counts        None: none, or the values themselves
+    """
+
+    __slots__ = ("keys", "count", "values", "value_counts", "outs", "out_counts", "value_views",
+                 "keep", "copies")
+
+    def __init__(self, key: Any, value: Any = None, out: Any = None, *, with_values: bool = False,
+                 with_outs: bool = False, in_place: bool = False) -> None:
+        many = isinstance(key, (list, tuple))
+        keys = [_read_key(entry) for entry in key] if many else [_read_key(key)]
+        self.count = len(keys)
+        self.keep: list[Any] = []
+        self.copies: list[tuple[numpy.ndarray, numpy.ndarray]] = []
+        self.value_views: list[View] = []
+        self.keys = self._pack_keys(keys)
+        self.values: Any = None
+        self.value_counts: Any = None
+        self.outs: Any = None
+        self.out_counts: Any = None
+        if with_values:
+            lists = _pair(keys, many, value, "value")
+            read = self._out_view if in_place else _read_value
+            self.value_views = [read(entry) for entries in lists for entry in entries]
+            self.values = self._pack_arrays(self.value_views)
+            self.value_counts = self._pack_counts(lists)
+        if with_outs:
+            lists = _pair(keys, many, out, "out")
+            self.outs = self._pack_arrays([self._out_view(entry) for entries in lists
+                                           for entry in entries])
+            self.out_counts = self._pack_counts(lists)
+
+    def _out_view(self, out: Any) -> View:
+        """The out itself, or a copy that is written back at the end."""
+        view = _read_out(out)
+        if not view.array.flags.c_contiguous:
+            copy = numpy.array(view.array, order="C")
+            self.copies.append((view.array, copy))
+            view.array = copy
+        return view
+
+    @staticmethod
+    def _pack_keys(keys: list[KeyLike]) -> Any:
+        packed = (_library.Key * len(keys))()
+        for place, key in zip(packed, keys):
+            if isinstance(key, str):
+                place.name = key.encode()
+            else:
+                place.number = key
+        return packed
+
+    def _pack_arrays(self, views: list[View]) -> Any:
+        packed = (_library.Array * len(views))()
+        for i, view in enumerate(views):
+            array = view.array
+            shape = (ctypes.c_uint64 * array.ndim)(*array.shape)
+            packed[i] = _library.Array(array.__array_interface__["data"][0], view.code, array.ndim,
+                                       shape)
+            self.keep.append((array, shape))
+        return packed
+
+    @staticmethod
+    def _pack_counts(lists: list[list[Any]]) -> Any:
+        return (ctypes.c_size_t * len(lists))(*map(len, lists))
+
+    def write_back(self) -> None:
+        """Fills the outs that were not contiguous."""
+        for out, copy in self.copies:
+            out[...] = copy
+        self.copies = []
+
+
+def array_at(place: Any, writeable: bool) -> numpy.ndarray:
+    """The array that a library's pointer names, over the same memory."""
+    array = place.contents
+    shape = tuple(array.shape[i] for i in range(array.rank))
+    kind = dtype_of(array.dtype)
+    count = 1
+    for size in shape:
+        count *= size
+    if count == 0:
+        return numpy.empty(shape, kind)
+    memory = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(array.data)
+    view = numpy.frombuffer(memory, kind).reshape(shape)
+    view.flags.writeable = writeable
+    return view
+
+
+def key_of(key: _library.Key) -> KeyLike:
+    """The key that a callback is given."""
+    name: Optional[bytes] = key.name
+    number: int = key.number
+    return number if name is None else name.decode()

@@ -1,0 +1,227 @@
+"""The C store below a KVStore: its life, its calls that can be interrupted, and what is under way.
+
+A signal's exception (KeyboardInterrupt) may come between any two steps of the interpreter. So
+whatever libkvstore may still read or write is registered before the call, and stays registered
+until libkvstore has said that it is over.
+
+Threads: any; closing is for one thread while no other is in a call.
+Forks: a store is the process's that made it. A child has it no more (NOT_REGISTERED).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+import weakref
+from typing import Any, Callable, Optional
+
+from . import _library
+from ._arguments import Packed
+from ._errors import KVStoreError, from_status
+
+_SLICE_MS = 200  # how long a signal may have to wait for the interpreter
+_FORKED_DETAIL = "the store was made by another process, before a fork"
+_FORKED_STEP = "Create stores after the fork, or start the child by spawn."
+
+_natives: "weakref.WeakSet[Native]" = weakref.WeakSet()
+_used_grpc = False      # by this process
+_inherited_grpc = False  # this process is a fork of one that did
+
+
+def _after_fork() -> None:
+    """In the child: threads and connections of the stores are the parent's."""
+    global _inherited_grpc
+    _inherited_grpc = _inherited_grpc or _used_grpc
+    for native in list(_natives):
+        native.pointer = None
+        native.forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def run(function: Callable[[], Any], abandoned: Callable[[Any], None] = lambda result: None) -> Any:
+    """What `function` returns. On the main thread, a signal's exception ends the wait for it at
+    once; the function goes on, and what it gives in the end goes to `abandoned`."""
+    if threading.current_thread() is not threading.main_thread():
+        return function()
+    results: list[Any] = []
+    left: list[bool] = []
+    mutex = threading.Lock()
+    done = threading.Event()
+
+    def work() -> None:
+        result = function()
+        with mutex:
+            results.append(result)
+            unwanted = bool(left)
+        done.set()
+        if unwanted:
+            abandoned(result)
+
+    threading.Thread(target=work, name="kvstored-call", daemon=True).start()
+    try:
+        done.wait()
+    except BaseException:
+        with mutex:
+            left.append(True)
+            finished = list(results)
+        for result in finished:
+            abandoned(result)
+        raise
+    return results[0]
+
+
+class Native:
+    """The pointer, and what must live until it is closed."""
+
+    def __init__(self, pointer: ctypes.c_void_p, remote: bool) -> None:
+        self.library = _library.load()
+        self.pointer: Optional[ctypes.c_void_p] = pointer
+        self.remote = remote
+        self.forked = False
+        self.inflight: set[Handle] = set()
+        self.updater: Any = None    # what C may call
+        self.background = 0         # calls in helper threads
+        self._mutex = threading.Lock()
+        _natives.add(self)
+
+    def use(self) -> ctypes.c_void_p:
+        pointer = self.pointer
+        if pointer is None:
+            if self.forked:
+                raise KVStoreError("NOT_REGISTERED", _FORKED_DETAIL, next_step=_FORKED_STEP)
+            raise KVStoreError("STOPPING", "the store is closed", next_step="Create another.")
+        return pointer
+
+    def error(self, status: int) -> KVStoreError:
+        """Of the calling thread's last call."""
+        return from_status(status, self.library.kv_last_error(self.pointer))
+
+    def check(self, status: int) -> None:
+        if status != 0:
+            raise self.error(status)
+
+    def call(self, function: Any, *arguments: Any) -> None:
+        """A synchronous call that may take long at a server."""
+        pointer = self.use()
+        if not self.remote:
+            self.check(function(pointer, *arguments))
+            return
+
+        def work() -> Optional[KVStoreError]:
+            with self._mutex:
+                self.background += 1
+            try:
+                status = function(pointer, *arguments)
+                return None if status == 0 else self.error(status)
+            finally:
+                with self._mutex:
+                    self.background -= 1
+
+        error = run(work)
+        if error is not None:
+            raise error
+
+    def close(self) -> int:
+        """Waits for what is under way. Accepts a second call."""
+        pointer, self.pointer = self.pointer, None
+        if pointer is None or self.background > 0:
+            return 0  # an abandoned call is still inside: left to the end of the process
+        status: int = self.library.kv_close(pointer)
+        self.inflight.clear()
+        return status
+
+
+def create(type_: str, address: Optional[str], options: _library.Options) -> Native:
+    """Raises KVStoreError."""
+    global _used_grpc
+    remote = "dist" in type_.lower()
+    if remote and _inherited_grpc:
+        raise KVStoreError("NOT_REGISTERED", "the parent process used a server before the fork",
+                           next_step=_FORKED_STEP)
+    _used_grpc = _used_grpc or remote
+    library = _library.load()
+
+    def work() -> tuple[int, ctypes.c_void_p, bytes]:
+        pointer = ctypes.c_void_p()
+        text = ctypes.create_string_buffer(512)
+        status = library.kv_create(type_.encode(), None if address is None else address.encode(),
+                                   ctypes.byref(options), ctypes.byref(pointer), text, len(text))
+        return status, pointer, text.value
+
+    status, pointer, text = run(work, lambda made: library.kv_close(made[1])) if remote else work()
+    if status != 0:
+        raise from_status(status, text)
+    return Native(pointer, remote)
+
+
+class Handle:
+    """Something asked for and not yet waited for: of a call with wait=False."""
+
+    def __init__(self, native: Native, packed: Packed) -> None:
+        self._native = native
+        self._packed: Optional[Packed] = packed
+        self._pointer = ctypes.c_void_p()
+        self._mutex = threading.Lock()
+        self._error: Optional[KVStoreError] = None
+
+    def start(self, function: Any, *arguments: Any) -> None:
+        """Calls a function of the library that gives a handle."""
+        native = self._native
+        native.inflight.add(self)
+        status = function(native.use(), *arguments, ctypes.byref(self._pointer))
+        if status != 0:
+            native.inflight.discard(self)
+            raise native.error(status)
+
+    @property
+    def done(self) -> bool:
+        """True when a wait returns at once."""
+        if not self._mutex.acquire(blocking=False):
+            return False  # another thread waits for it
+        try:
+            if not self._pointer or self._native.pointer is None:
+                return True
+            library = self._native.library
+            return bool(library.kv_handle_is_done(self._native.pointer, self._pointer))
+        finally:
+            self._mutex.release()
+
+    def wait(self, timeout: Optional[float] = None) -> None:
+        """Returns once it is over; raises what it failed with. `timeout` is in seconds; when it
+        has passed, KVStoreError DEADLINE, and the handle may be waited for again."""
+        self.settle(timeout)
+        if self._error is not None:
+            raise self._error
+
+    def settle(self, timeout: Optional[float] = None) -> Optional[KVStoreError]:
+        """What it failed with, or None. Raises DEADLINE only."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            late = self._step(_SLICE_MS if left is None else min(_SLICE_MS, int(left * 1000)))
+            if late is None:
+                return self._error
+            if left is not None and left <= 0:
+                raise late
+
+    def _step(self, slice_ms: int) -> Optional[KVStoreError]:
+        """None once it is over, else that it is not."""
+        with self._mutex:
+            native = self._native
+            if self._packed is None:
+                return None
+            if self._pointer:
+                status = native.library.kv_handle_poll(native.use(), ctypes.byref(self._pointer),
+                                                       slice_ms)
+                if self._pointer:
+                    return native.error(status)
+                self._error = None if status == 0 else native.error(status)
+            if self._error is None:
+                self._packed.write_back()
+            self._packed = None
+            native.inflight.discard(self)
+            return None

@@ -1,0 +1,347 @@
+"""KVStore: MXNet's calls over libkvstore, with numpy arrays where MXNet has NDArrays."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from typing import Any, Callable, Optional, Sequence, Union
+
+from . import _library, _native
+from ._arguments import KeyLike, Packed, array_at, key_of, may_borrow
+from ._errors import KVStoreError
+from ._native import Handle
+from .optimizer import Optimizer
+
+Keys = Union[KeyLike, Sequence[KeyLike]]
+Updater = Callable[[KeyLike, Any, Any], None]
+
+
+def create(type: str = "local", address: Optional[str] = None, *, store: str = "default",
+           rank: Optional[int] = None, worker: Optional[str] = None,
+           connect_timeout: Optional[float] = None, request_timeout: Optional[float] = None,
+           credit_bytes: int = 0) -> "KVStore":
+    """A store: "dist_sync", "dist_async" and their like at a server (`address` is "host:port" or
+    "unix:/path"), every other name embedded in this process.
+
+    store            its name at the server; it must be there
+    rank             the rank wanted, in [0, num_workers); None: any
+    worker           a name for people; None: host and process
+    connect_timeout  seconds until the server must be reached (30)
+    request_timeout  seconds that one request may take, reconnects included (120)
+    credit_bytes     how much may be under way; 0: what the server grants
+    """
+    if not isinstance(type, str):
+        raise TypeError("the type of a store is a str")
+    options = _library.Options()
+    _library.load().kv_options_init(ctypes.byref(options))
+    options.store = store.encode()
+    options.worker = None if worker is None else worker.encode()
+    options.rank = -1 if rank is None else rank
+    options.connect_timeout_ms = _milliseconds(connect_timeout)
+    options.request_timeout_ms = _milliseconds(request_timeout)
+    options.credit_bytes = credit_bytes
+    return KVStore(_native.create(type, address, options))
+
+
+def _milliseconds(seconds: Optional[float]) -> int:
+    """0, the library's default, for None."""
+    return 0 if seconds is None else max(1, int(seconds * 1000))
+
+
+class _UpdaterCall:
+    """A Python updater as C calls it. An exception puts back the value, and is raised by the push
+    that led here."""
+
+    def __init__(self, function: Updater) -> None:
+        self.function = function
+        self.thread: Optional[int] = None  # where it runs just now
+        self.error: Optional[BaseException] = None
+        self.pointer = _library.UPDATER(self._run)
+
+    def _run(self, key: Any, given: Any, stored: Any, context: Any) -> None:
+        if self.error is not None:
+            return  # of the same push, an earlier key
+        value = array_at(stored, writeable=True)
+        before = value.copy()
+        self.thread = threading.get_ident()
+        try:
+            self.function(key_of(key), array_at(given, writeable=False), value)
+        except BaseException as error:  # nothing may be raised into C
+            value[...] = before
+            self.error = error
+        finally:
+            self.thread = None
+
+    def take_error(self) -> Optional[BaseException]:
+        error, self.error = self.error, None
+        return error
+
+
+class KVStore:
+    """Made by kvstored.create(). A context manager that closes it.
+
+    Threads: may be used from several; close it while no other thread is in a call.
+    Forks: a child cannot use it.
+    Errors: KVStoreError. What fails after a push has returned is raised by the next call that
+      waits.
+    """
+
+    def __init__(self, native: _native.Native) -> None:
+        self._native = native
+        self._library = native.library
+        self._finalizer = weakref.finalize(self, native.close)
+        self._pushes: deque[Handle] = deque()  # that nobody else waits for
+        self._pushes_mutex = threading.Lock()
+        self._failure: Optional[KVStoreError] = None
+
+    # -------------------------------------------------------------- what it is
+
+    @property
+    def type(self) -> str:
+        """As it was given, in lower case."""
+        text: bytes = self._library.kv_type(self._use())
+        return text.decode()
+
+    @property
+    def rank(self) -> int:
+        rank: int = self._library.kv_rank(self._use())
+        return rank
+
+    @property
+    def num_workers(self) -> int:
+        count: int = self._library.kv_num_workers(self._use())
+        return count
+
+    def is_capable(self, capability: str) -> bool:
+        """Only "optimizer" is known."""
+        found = ctypes.c_int()
+        self._native.check(self._library.kv_is_capable(self._use(), capability.encode(),
+                                                       ctypes.byref(found)))
+        return bool(found.value)
+
+    def statistics(self) -> dict[str, int]:
+        """What this client has sent and received so far."""
+        counts = _library.Statistics()
+        self._library.kv_count(self._use(), ctypes.byref(counts))
+        return {name: getattr(counts, name) for name, _ in counts._fields_}
+
+    # -------------------------------------------------------------- init, push, pull
+
+    def init(self, key: Keys, value: Any) -> None:
+        """Rank 0's values count; other ranks wait for them."""
+        packed = Packed(key, value, with_values=True)
+        if any(count != 1 for count in packed.value_counts):
+            raise KVStoreError("INVALID_FIELD", "init takes one value a key")
+        self._use()
+        self._native.call(self._library.kv_init, packed.keys, packed.values, packed.count)
+
+    def push(self, key: Keys, value: Any, priority: int = 0, *, copy: bool = True,
+             wait: Optional[bool] = None) -> Optional[Handle]:
+        """Returns once queued. Several values of a key are summed.
+
+        copy  False: the value is read where it lies, and is not to be changed until waited for
+        wait  True: returns when it is applied; False: gives a handle
+        """
+        packed = Packed(key, value, with_values=True)
+        handle = self._start(self._library.kv_push, packed, packed.keys, packed.values,
+                             packed.value_counts, packed.count, priority,
+                             self._flags(packed, copy))
+        if wait is False:
+            return handle
+        if wait is True:
+            return self._finish(handle)
+        self._pushes.append(handle)
+        self._reap()
+        return None
+
+    def pull(self, key: Keys, out: Any, priority: int = 0, *, wait: bool = True
+             ) -> Optional[Handle]:
+        """Fills `out` with the newest value, that of one's own pushes included."""
+        packed = Packed(key, out=out, with_outs=True)
+        handle = self._start(self._library.kv_pull, packed, packed.keys, packed.outs,
+                             packed.out_counts, packed.count, priority)
+        return self._finish(handle) if wait else handle
+
+    def pushpull(self, key: Keys, value: Any, out: Any = None, priority: int = 0, *,
+                 copy: bool = True, wait: bool = True) -> Optional[Handle]:
+        """A push, and a pull of what the push led to. Without `out`, into the values."""
+        packed = Packed(key, value, out, with_values=True, with_outs=out is not None,
+                        in_place=out is None)
+        handle = self._start(self._library.kv_pushpull, packed, packed.keys, packed.values,
+                             packed.value_counts, packed.outs, packed.out_counts, packed.count,
+                             priority, self._flags(packed, copy))
+        return self._finish(handle) if wait else handle
+
+    def broadcast(self, key: Keys, value: Any, out: Any, priority: int = 0) -> None:
+        """init, then pull."""
+        self.init(key, value)
+        self.pull(key, out, priority)
+
+    def row_sparse_pull(self, key: Keys, out: Any, row_ids: Any = None, priority: int = 0) -> None:
+        raise _later("row_sparse values")
+
+    def view(self, key: KeyLike) -> Any:
+        raise _later("shared memory")
+
+    def wait(self, timeout: Optional[float] = None) -> None:
+        """Until all that is under way is over. Raises the first failure among it."""
+        self._use()
+        failure = None
+        end = None if timeout is None else time.monotonic() + timeout
+        for handle in list(self._native.inflight):
+            left = None if end is None else max(0.0, end - time.monotonic())
+            failure = handle.settle(left) or failure
+        self._reap()
+        self._raise_failure()
+        if failure is not None:
+            raise failure
+
+    # -------------------------------------------------------------- the optimizer
+
+    def set_optimizer(self, optimizer: Union[Optimizer, dict[str, Any], str, None]) -> None:
+        """An optimizer of kvstored.optimizer, or what it is as a dict or as JSON; None for none.
+        Every rank may call it; an equal one changes nothing."""
+        if isinstance(optimizer, Optimizer):
+            optimizer = optimizer.to_dict()
+        if isinstance(optimizer, dict):
+            optimizer = json.dumps(optimizer)
+        if optimizer is not None and not isinstance(optimizer, str):
+            raise KVStoreError("INVALID_FIELD", "an optimizer is one of kvstored.optimizer, a dict "
+                                                f"or JSON, not {optimizer.__class__.__name__}")
+        self._use()
+        self._native.call(self._library.kv_set_optimizer,
+                          None if optimizer is None else optimizer.encode())
+
+    def get_optimizer(self) -> Optional[dict[str, Any]]:
+        """With every field, or None."""
+        text = ctypes.c_void_p()
+        self._use()
+        self._native.call(self._library.kv_get_optimizer, ctypes.byref(text))
+        try:
+            words = ctypes.string_at(text.value or 0)
+        finally:
+            self._library.kv_free(text)
+        found: Optional[dict[str, Any]] = json.loads(words) if words else None
+        return found
+
+    def _set_updater(self, updater: Optional[Updater]) -> None:
+        """Embedded stores only: updater(key, input, stored) changes `stored` in place, on the
+        thread that pushes. None takes it away. It must not call this store."""
+        call = None if updater is None else _UpdaterCall(updater)
+        pointer = call.pointer if call is not None else _library.UPDATER()
+        self._native.check(self._library.kv_set_updater(self._use(), pointer, None))
+        self._native.updater = call
+
+    def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
+        raise _later("gradient compression")
+
+    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
+        raise _later("optimizer states on disk")
+
+    def load_optimizer_states(self, fname: str) -> None:
+        raise _later("optimizer states on disk")
+
+    # -------------------------------------------------------------- all workers
+
+    def barrier(self, timeout: Optional[float] = None) -> None:
+        """Until every rank has called it. `timeout` in seconds; None: the store's own."""
+        self._use()
+        self._native.call(self._library.kv_barrier, _milliseconds(timeout))
+
+    def _barrier(self) -> None:
+        self.barrier()
+
+    def _send_command_to_servers(self, head: int, body: str) -> None:
+        self._use()
+        self._native.call(self._library.kv_send_command, head, body.encode())
+
+    # -------------------------------------------------------------- the end
+
+    def close(self) -> None:
+        """Waits for what is under way, says goodbye. A second call does nothing."""
+        if self._native.pointer is None:
+            return
+        failure: Optional[KVStoreError] = None
+        try:
+            self.wait()
+        except KVStoreError as error:
+            failure = error
+        self._finalizer.detach()
+        status = self._native.close()
+        if failure is not None:
+            raise failure
+        if status != 0:
+            raise KVStoreError(self._library.kv_status_reason(status).decode(), "at the close")
+
+    def __enter__(self) -> "KVStore":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            self.close()
+        except KVStoreError as failure:
+            if kind is None:
+                raise
+            warnings.warn(f"closing the store: {failure}", RuntimeWarning, stacklevel=2)
+
+    def __repr__(self) -> str:
+        if self._native.pointer is None:
+            return "<kvstored.KVStore closed>"
+        return f"<kvstored.KVStore {self.type} rank {self.rank} of {self.num_workers}>"
+
+    # -------------------------------------------------------------- inside
+
+    def _use(self) -> ctypes.c_void_p:
+        """The pointer; refuses a closed store, and an updater that calls its own store."""
+        updater = self._native.updater
+        if updater is not None and updater.thread == threading.get_ident():
+            raise KVStoreError("INVALID_FIELD", "an updater calls its own store",
+                               next_step="Change the stored array alone.")
+        return self._native.use()
+
+    @staticmethod
+    def _flags(packed: Packed, copy: bool) -> int:
+        return _library.BORROW if not copy or may_borrow(packed.value_views) else 0
+
+    def _start(self, function: Any, packed: Packed, *arguments: Any) -> Handle:
+        self._use()
+        handle = Handle(self._native, packed)
+        try:
+            handle.start(function, *arguments)
+        finally:
+            updater = self._native.updater
+            error = None if updater is None else updater.take_error()
+            if error is not None:
+                raise error
+        return handle
+
+    def _finish(self, handle: Handle) -> None:
+        handle.wait()
+        self._reap()
+        self._raise_failure()
+
+    def _reap(self) -> None:
+        """Ends the handles of pushes that are over, and keeps the first failure."""
+        if not self._pushes_mutex.acquire(blocking=False):
+            return  # another thread is at it
+        try:
+            while self._pushes and self._pushes[0].done:
+                failure = self._pushes[0].settle()
+                self._pushes.popleft()
+                self._failure = self._failure or failure
+        finally:
+            self._pushes_mutex.release()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+
+def _later(what: str) -> KVStoreError:
+    return KVStoreError("UNIMPLEMENTED", f"{what}: not in this version")

@@ -23,6 +23,7 @@ from . import _library
 from ._errors import KVStoreError
 
 KeyLike = Union[int, str]
+Numbers = numpy.ndarray[Any, Any]
 
 _CODES = {"float32": _library.F32, "float64": _library.F64, "float16": _library.F16,
           "bfloat16": _library.BF16, "uint8": _library.U8, "int8": _library.I8,
@@ -36,7 +37,7 @@ class View:
 
     __slots__ = ("array", "code")
 
-    def __init__(self, array: numpy.ndarray, code: int) -> None:
+    def __init__(self, array: Numbers, code: int) -> None:
         self.array = array
         self.code = code
 
@@ -94,7 +95,7 @@ def _read_tensor(tensor: Any) -> View:
     return _read_array(tensor.numpy())
 
 
-def _read_array(array: numpy.ndarray) -> View:
+def _read_array(array: Numbers) -> View:
     code = _CODES.get(array.dtype.name)
     if code is None or not array.dtype.isnative:
         raise _tensor_error(f"an array has the dtype {array.dtype}",
@@ -140,17 +141,17 @@ def _read_out(out: Any) -> View:
     return view
 
 
-def dtype_of(code: int) -> numpy.dtype:
+def dtype_of(code: int) -> numpy.dtype[Any]:
     """The numpy dtype of a number of the library's; bfloat16 comes as its bits."""
     return numpy.dtype(_DTYPES.get(code, "uint16"))
 
 
 # ------------------------------------------------------------------ memory that is not copied
 
-_borrowable: dict[int, "weakref.ref[numpy.ndarray]"] = {}
+_borrowable: dict[int, "weakref.ref[Numbers]"] = {}
 
 
-def empty(shape: Union[int, tuple[int, ...], list[int]], dtype: Any = "float32") -> numpy.ndarray:
+def empty(shape: Union[int, tuple[int, ...], list[int]], dtype: Any = "float32") -> Numbers:
     """An array, aligned and not filled, that a push reads where it lies.
 
     It is not to be changed between the push and the wait for it (kv.wait(), or a pull of the key).
@@ -195,7 +196,7 @@ class Packed:
         keys = [_read_key(entry) for entry in key] if many else [_read_key(key)]
         self.count = len(keys)
         self.keep: list[Any] = []
-        self.copies: list[tuple[numpy.ndarray, numpy.ndarray]] = []
+        self.copies: list[tuple[Numbers, Numbers]] = []
         self.value_views: list[View] = []
         self.keys = self._pack_keys(keys)
         self.values: Any = None
@@ -254,7 +255,7 @@ class Packed:
         self.copies = []
 
 
-def array_at(place: Any, writeable: bool) -> numpy.ndarray:
+def array_at(place: Any, writeable: bool) -> Numbers:
     """The array that a library's pointer names, over the same memory."""
     array = place.contents
     shape = tuple(array.shape[i] for i in range(array.rank))
@@ -265,7 +266,7 @@ def array_at(place: Any, writeable: bool) -> numpy.ndarray:
     if count == 0:
         return numpy.empty(shape, kind)
     memory = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(array.data)
-    view = numpy.frombuffer(memory, kind).reshape(shape)
+    view: Numbers = numpy.frombuffer(memoryview(memory), kind).reshape(shape)
     view.flags.writeable = writeable
     return view
 

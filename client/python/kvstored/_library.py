@@ -37,10 +37,12 @@ class Options(Structure):
                 ("credit_bytes", c_uint64)]
 
 
+STATISTICS = ("reconnects", "replayed_parts", "parts_pushed", "parts_pulled", "bytes_sent",
+              "bytes_received", "messages_sent")
+
+
 class Statistics(Structure):
-    _fields_ = [(name, c_uint64) for name in (
-        "reconnects", "replayed_parts", "parts_pushed", "parts_pulled", "bytes_sent",
-        "bytes_received", "messages_sent")]
+    _fields_ = [(name, c_uint64) for name in STATISTICS]
 
 
 UPDATER = ctypes.CFUNCTYPE(None, Key, POINTER(Array), POINTER(Array), c_void_p)

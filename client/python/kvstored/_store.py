@@ -128,7 +128,7 @@ class KVStore:
         """What this client has sent and received so far."""
         counts = _library.Statistics()
         self._library.kv_count(self._use(), ctypes.byref(counts))
-        return {name: getattr(counts, name) for name, _ in counts._fields_}
+        return {name: getattr(counts, name) for name in _library.STATISTICS}
 
     # -------------------------------------------------------------- init, push, pull
 
@@ -154,7 +154,8 @@ class KVStore:
         if wait is False:
             return handle
         if wait is True:
-            return self._finish(handle)
+            self._finish(handle)
+            return None
         self._pushes.append(handle)
         self._reap()
         return None
@@ -165,7 +166,7 @@ class KVStore:
         packed = Packed(key, out=out, with_outs=True)
         handle = self._start(self._library.kv_pull, packed, packed.keys, packed.outs,
                              packed.out_counts, packed.count, priority)
-        return self._finish(handle) if wait else handle
+        return self._end(handle, wait)
 
     def pushpull(self, key: Keys, value: Any, out: Any = None, priority: int = 0, *,
                  copy: bool = True, wait: bool = True) -> Optional[Handle]:
@@ -175,7 +176,7 @@ class KVStore:
         handle = self._start(self._library.kv_pushpull, packed, packed.keys, packed.values,
                              packed.value_counts, packed.outs, packed.out_counts, packed.count,
                              priority, self._flags(packed, copy))
-        return self._finish(handle) if wait else handle
+        return self._end(handle, wait)
 
     def broadcast(self, key: Keys, value: Any, out: Any, priority: int = 0) -> None:
         """init, then pull."""
@@ -319,6 +320,12 @@ class KVStore:
             if error is not None:
                 raise error
         return handle
+
+    def _end(self, handle: Handle, wait: bool) -> Optional[Handle]:
+        if not wait:
+            return handle
+        self._finish(handle)
+        return None
 
     def _finish(self, handle: Handle) -> None:
         handle.wait()

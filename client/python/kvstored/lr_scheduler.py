@@ -87,7 +87,8 @@ class MultiFactorScheduler(LRScheduler):
         self.factor = factor
 
     def _rate(self, base: float, num_update: int) -> float:
-        return base * self.factor ** sum(step < num_update for step in self.step)
+        times = sum(step < num_update for step in self.step)
+        return base * self.factor ** times
 
 
 class PolyScheduler(LRScheduler):
@@ -105,7 +106,7 @@ class PolyScheduler(LRScheduler):
 
     def _rate(self, base: float, num_update: int) -> float:
         left = self._left(num_update, self.max_update)
-        return self.final_lr + (base - self.final_lr) * left ** self.pwr
+        return self.final_lr + (base - self.final_lr) * math.pow(left, self.pwr)
 
 
 class CosineScheduler(LRScheduler):

@@ -1,0 +1,230 @@
+"""Random programs of init, push, pull and pushpull by 1 to 7 workers, against a model in numpy.
+
+usage: random_programs_test.py [FIRST [LAST]]      seeds; 1 to 20 unless said
+
+A seed makes a store (embedded, synchronous or asynchronous), keys, an optimizer, and what each
+worker does; each runs it on a thread of its own, with a connection of its own. What is pulled must
+be what the model has:
+
+- local and dist_sync: to the bit. The model adds device values from left to right and workers by
+  rank; with an optimizer the numbers are such that no sum is rounded.
+- dist_async: at least what the worker itself has pushed, at most what all have, in the end exactly
+  that.
+"""
+
+import sys
+import time
+
+import numpy
+
+import case
+import kvstored
+
+STEPS_MAX = 12
+WORKERS_MAX = 7
+DEVICES_MAX = 3
+
+
+class Plan:
+    """What a seed stands for: steps[worker][i] is (verb, keys, gradients, expected)."""
+
+    def __init__(self, seed):
+        self.seed = seed
+        self.random = numpy.random.RandomState(seed)
+        self.type = self.random.choice(["local", "dist_sync", "dist_sync", "dist_async"])
+        self.workers = 1 if self.type == "local" else self.random.randint(1, WORKERS_MAX + 1)
+        self.sync = self.type != "dist_async"
+        choices = [{"name": "test", "rescale_grad": 0.5},
+                   {"name": "sgd", "learning_rate": 0.25, "rescale_grad": 2}]
+        if self.sync:
+            choices += [None, None]
+        else:
+            choices = [{"name": "test"}]
+        self.optimizer = choices[self.random.randint(len(choices))]
+        self.dtype = self.random.choice(["float32", "float64"] if self.optimizer else
+                                        ["float32", "float64", "int32", "int64", "uint8"])
+        count = self.random.randint(1, 5)
+        self.keys = [i * 7 - 3 for i in range(count)] if self.random.rand() < 0.5 else \
+            [f"layer.{i}" for i in range(count)]
+        self.shapes = {key: self.shape() for key in self.keys}
+        self.first = {key: self.numbers(key) for key in self.keys}
+        self.values = {key: value.copy() for key, value in self.first.items()}
+        self.steps = [[] for _ in range(self.workers)]
+        for _ in range(self.random.randint(1, STEPS_MAX + 1)):
+            (self.sync_step if self.sync else self.async_step)()
+
+    def shape(self):
+        if self.random.rand() < 0.03:
+            return (3, 90000)  # two parts
+        return tuple(self.random.randint(1, 5, size=self.random.randint(0, 4)))
+
+    def numbers(self, key):
+        shape = self.shapes[key]
+        if self.optimizer is None and self.dtype.startswith("float"):
+            return self.random.standard_normal(shape).astype(self.dtype)
+        return numpy.asarray(self.random.randint(0, 9, size=shape)).astype(self.dtype)
+
+    def some_keys(self):
+        count = self.random.randint(1, len(self.keys) + 1)
+        return [self.keys[i] for i in self.random.choice(len(self.keys), count, replace=False)]
+
+    def gradients(self, keys):
+        return [[self.numbers(key) for _ in range(self.random.randint(1, DEVICES_MAX + 1))]
+                for key in keys]
+
+    def apply(self, key, total):
+        """The optimizer, on the sum of a round or of one push."""
+        if self.optimizer is None:
+            self.values[key] = total
+        elif self.optimizer["name"] == "test":
+            scale = self.dtype_of(self.optimizer.get("rescale_grad", 1))
+            self.values[key] = self.values[key] + scale * total
+        else:
+            scale = self.dtype_of(self.optimizer["rescale_grad"] * self.optimizer["learning_rate"])
+            self.values[key] = self.values[key] - scale * total
+
+    def dtype_of(self, number):
+        return numpy.dtype(self.dtype).type(number)
+
+    def sync_step(self):
+        """All workers do the same to the same keys, each with numbers of its own."""
+        verb = self.random.choice(["push", "push", "pushpull", "pull", "barrier"])
+        keys = [] if verb == "barrier" else self.some_keys()
+        given = [self.gradients(keys) if verb in ("push", "pushpull") else None
+                 for _ in range(self.workers)]
+        if verb in ("push", "pushpull"):
+            for i, key in enumerate(keys):
+                self.apply(key, add([add(values[i]) for values in given]))
+        for worker in range(self.workers):
+            self.steps[worker].append((verb, keys, given[worker],
+                                       [self.values[key].copy() for key in keys]))
+
+    def async_step(self):
+        """Each worker does what it likes."""
+        for worker in range(self.workers):
+            verb = self.random.choice(["push", "push", "pushpull", "pull"])
+            keys = self.some_keys()
+            given = None
+            if verb != "pull":
+                given = self.gradients(keys)
+                for i, key in enumerate(keys):
+                    self.apply(key, add(given[i]))
+            self.steps[worker].append((verb, keys, given, None))
+
+
+def add(values):
+    """From left to right, the first as it is."""
+    total = values[0].copy()
+    for value in values[1:]:
+        total = total + value
+    return numpy.asarray(total, values[0].dtype)
+
+
+class Worker:
+    def __init__(self, plan, address, store, rank):
+        self.plan = plan
+        self.random = numpy.random.RandomState(plan.seed * WORKERS_MAX + rank)
+        self.rank = rank
+        self.own = {key: value.copy() for key, value in plan.first.items()}
+        self.kv = kvstored.create(plan.type, address, store=store, rank=rank) \
+            if plan.type != "local" else kvstored.create("local")
+
+    def run(self):
+        plan = self.plan
+        with self.kv as kv:
+            if plan.optimizer is not None:
+                kv.set_optimizer(plan.optimizer)
+            values = [plan.first[key] if self.rank == 0 else numpy.ones_like(plan.first[key])
+                      for key in plan.keys]
+            kv.init(plan.keys, values)
+            for step, (verb, keys, given, expected) in enumerate(plan.steps[self.rank]):
+                self.do(verb, keys, given, expected, f"step {step}: {verb} {keys}")
+            kv.barrier()
+            kv.wait()
+            kv.barrier()
+            self.check(plan.keys, self.pull(plan.keys),
+                       [plan.values[key] for key in plan.keys], "the end")
+            kv.barrier()
+
+    def outs(self, keys):
+        return [numpy.full(self.plan.shapes[key], 77, self.plan.dtype) for key in keys]
+
+    def pull(self, keys):
+        outs = self.outs(keys)
+        self.kv.pull(keys, outs)
+        return outs
+
+    def do(self, verb, keys, given, expected, words):
+        kv, one = self.kv, len(keys) == 1 and self.random.rand() < 0.5
+        key = keys[0] if one else keys
+        value = given[0] if one and given else given
+        wait = self.random.rand() < 0.7
+        if given and not self.plan.sync:
+            for name, values in zip(keys, given):
+                self.own[name] = self.own[name] + add(values)
+        if verb == "barrier":
+            kv.barrier()
+        elif verb == "push":
+            kv.push(key, value, priority=self.random.randint(-5, 5),
+                    copy=bool(self.random.rand() < 0.5))
+        elif verb == "pull":
+            outs = self.outs(keys)
+            handle = kv.pull(key, outs[0] if one else outs, wait=wait)
+            self.end(handle, keys, outs, expected, words)
+        elif self.random.rand() < 0.3:  # into the values
+            copies = [[array.copy() for array in values] for values in given]
+            handle = kv.pushpull(key, copies[0] if one else copies, wait=wait)
+            self.end(handle, keys, [values[-1] for values in copies], expected, words)
+        else:
+            outs = self.outs(keys)
+            handle = kv.pushpull(key, value, out=outs[0] if one else outs, wait=wait)
+            self.end(handle, keys, outs, expected, words)
+
+    def end(self, handle, keys, outs, expected, words):
+        if handle is not None:
+            handle.wait()
+        if expected is not None:
+            self.check(keys, outs, expected, words)
+            return
+        for key, out in zip(keys, outs):
+            if not ((self.own[key] <= out) & (out <= self.plan.values[key])).all():
+                raise AssertionError(f"{words}: key {key}: {out} is not between {self.own[key]} "
+                                     f"and {self.plan.values[key]}")
+
+    def check(self, keys, outs, expected, words):
+        for key, out, value in zip(keys, outs, expected):
+            if out.tobytes() != value.tobytes():
+                raise AssertionError(f"worker {self.rank}, {words}: key {key} is\n{out}\nnot\n"
+                                     f"{value}")
+
+
+def run_seed(server, seed):
+    plan = Plan(seed)
+    store = f"seed-{seed}"
+    if plan.type != "local":
+        case.create_store(server, store, type=plan.type, num_workers=int(plan.workers))
+    workers = case.together(*[lambda rank=rank: Worker(plan, server.grpc, store, rank)
+                              for rank in range(plan.workers)])
+    case.together(*[worker.run for worker in workers])
+    if plan.type != "local":
+        case.delete_store(server, store)
+    return plan
+
+
+def main():
+    first, last = ([int(word) for word in sys.argv[1:]] + [1, 20][len(sys.argv) - 1:])[:2]
+    start = time.monotonic()
+    kinds = {}
+    with case.Server() as server:
+        for seed in range(first, last + 1):
+            try:
+                plan = run_seed(server, seed)
+            except Exception:
+                print(f"failed: {sys.argv[0]} {seed} {seed}", flush=True)
+                raise
+            kinds[plan.type] = kinds.get(plan.type, 0) + 1
+    print(f"seeds {first} to {last}: {kinds} in {time.monotonic() - start:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -137,7 +137,7 @@ class Values(Case):
     def test_halves_come_back_as_they_were_given(self):
         worker = self.worker("dtypes")
         worker.init("d", [2], [1.5, -0.25], "e")
-        self.assertEqual(worker.pull("d"), {"d": [1.5, -0.25]})
+        self.assertEqual(worker.pull("d", code="e"), {"d": [1.5, -0.25]})
 
     def test_a_round_of_two_closes_with_the_sum_of_both(self):
         first, second = self.worker("two", workers=2)

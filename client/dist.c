@@ -94,6 +94,7 @@ static void free_dist(kvs_dist *dist)
     free_streams(dist);
     kvs_client_keys_deinit(&dist->keys);
     kvs_sum_deinit(&dist->sum);
+    kvs_compression_deinit(&dist->compression);
     kvs_block_pool_deinit(&dist->pool);
     free(dist->flight.entries);
     free(dist->headers);
@@ -169,6 +170,11 @@ static kvs_status dist_set_updater(kv_store *kv, kv_updater *updater, void *cont
                            "an updater is for local stores; use set_optimizer");
 }
 
+static kvs_status dist_set_compression(kv_store *kv, const char *json, kvs_problem *problem)
+{
+    return kvs_compression_set(&((kvs_dist *)kv)->compression, json, problem);
+}
+
 static void dist_count(kv_store *kv, kv_statistics *out)
 {
     kvs_dist *dist = (kvs_dist *)kv;
@@ -186,6 +192,7 @@ static const kvs_client_table dist_table = {
     .set_optimizer = kvs_dist_set_optimizer,
     .get_optimizer = kvs_dist_get_optimizer,
     .set_updater = dist_set_updater,
+    .set_compression = dist_set_compression,
     .barrier = kvs_dist_barrier,
     .send_command = kvs_dist_send_command,
     .count = dist_count,

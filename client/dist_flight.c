@@ -9,10 +9,23 @@ uint64_t kvs_item_part_elements(const kvs_item *item, uint64_t part)
     return left < item->part_elements ? left : item->part_elements;
 }
 
+uint64_t kvs_item_part_offset(const kvs_item *item, uint64_t part)
+{
+    if (item->ends != NULL) {
+        return part == 0 ? 0 : item->ends[part - 1];
+    }
+    return part * item->part_elements * item->element_bytes;
+}
+
 uint64_t kvs_item_part_bytes(const kvs_item *item, uint64_t part)
 {
-    return item->flow == KVS_FLOW_PULL ? 0
-                                       : kvs_item_part_elements(item, part) * item->element_bytes;
+    if (item->flow == KVS_FLOW_PULL) {
+        return 0;
+    }
+    if (item->ends != NULL) {
+        return item->ends[part] - kvs_item_part_offset(item, part);
+    }
+    return kvs_item_part_elements(item, part) * item->element_bytes;
 }
 
 kvs_status kvs_flight_reserve(kvs_flight *flight, uint64_t parts)

@@ -335,6 +335,9 @@ static kvs_status take_values(kvs_request *request, const kvs_transfer *transfer
                               kvs_problem *problem)
 {
     kvs_dist *dist = request->dist;
+    if (dist->compression.on) {
+        return kvs_dist_encode_values(request, transfer->groups, problem);
+    }
     kvs_block *copies = kvs_block_make(&dist->pool, copied_bytes(transfer));
     request->borrowed = transfer->borrow ? kvs_block_borrow(&dist->pool) : NULL;
     kvs_status status = KVS_OK;
@@ -393,8 +396,10 @@ static kvs_status name_items(kvs_request *request, const kvs_groups *groups)
         if (item->key == NULL) {
             return KVS_NO_MEMORY;
         }
-        item->part_elements =
-            item->key->part_elements != 0 ? item->key->part_elements : dist->limits.part_elements;
+        if (item->ends == NULL) { /* else it was encoded in parts already */
+            item->part_elements = item->key->part_elements != 0 ? item->key->part_elements
+                                                                : dist->limits.part_elements;
+        }
         item->parts = 1;
         if (item->flow != KVS_FLOW_PULL && item->elements > 0) {
             item->parts = (item->elements + item->part_elements - 1) / item->part_elements;

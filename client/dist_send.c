@@ -168,7 +168,6 @@ static void add_part(outgoing *message, kvs_flight_entry *entry, uint64_t sequen
     kvs_dist *dist = message->stream->dist;
     kvs_item *item = entry->item;
     uint64_t bytes = kvs_item_part_bytes(item, entry->part);
-    uint64_t offset = entry->part * item->part_elements;
     dist->headers[message->count] = (kvs_part_header){
         .key = item->key->name,
         .key_bytes = item->key->name_bytes,
@@ -176,7 +175,9 @@ static void add_part(outgoing *message, kvs_flight_entry *entry, uint64_t sequen
         .has_shape = item->has_shape,
         .shape = item->shape,
         .shape_bytes = item->shape_bytes,
-        .element_offset = offset,
+        .codec = item->codec,
+        .threshold = item->threshold,
+        .element_offset = entry->part * item->part_elements,
         .element_count = kvs_item_part_elements(item, entry->part),
         .sequence = sequence,
         .after = item->after,
@@ -184,7 +185,7 @@ static void add_part(outgoing *message, kvs_flight_entry *entry, uint64_t sequen
         .payload_bytes = bytes,
     };
     dist->pieces[message->count] = (kvs_piece){
-        .data = bytes > 0 ? item->data + offset * item->element_bytes : NULL,
+        .data = bytes > 0 ? item->data + kvs_item_part_offset(item, entry->part) : NULL,
         .bytes = (size_t)bytes,
         .release = kvs_block_release,
         .context = kvs_block_take(item->block),

@@ -7,6 +7,7 @@
  *
  *   dist.c          opening, closing, the I/O thread, the table
  *   dist_request.c  requests: from arguments to the queue, to their end
+ *   dist_encode.c   values as the gradient compression sends them
  *   dist_flight.c   sequences, credit, what is sent and not answered
  *   dist_send.c     frames and pull requests
  *   dist_receive.c  acks, credit, refusals, values
@@ -24,6 +25,7 @@
 
 #include "api/codec.h"
 #include "client/block.h"
+#include "client/compression.h"
 #include "client/dist.h"
 #include "client/keys.h"
 #include "client/rpc.h"
@@ -55,7 +57,10 @@ typedef struct kvs_item {
     bool finished; /* the request knows */
     uint8_t shape[KVS_ITEM_SHAPE_BYTES];
     const uint8_t *data;
-    kvs_block *block; /* a reference to whoever owns data */
+    kvs_block *block;     /* a reference to whoever owns data */
+    const uint64_t *ends; /* encoded: where each part ends in data; NULL: as it is */
+    kvs_codec codec;
+    float threshold;
     uint64_t elements;
     uint64_t part_elements;
     uint64_t parts; /* sequences it takes: 1 for a pull */
@@ -149,7 +154,8 @@ struct kvs_dist {
     bool stop;
     kvs_peer *peer;
     kvs_block_pool pool;
-    kvs_sum sum; /* under base.order */
+    kvs_sum sum;                 /* under base.order */
+    kvs_compression compression; /* under base.order */
     char *store;
     char *worker;
     uint64_t connect_timeout_ns;
@@ -223,6 +229,12 @@ void kvs_dist_check_requests(kvs_dist *dist, uint64_t now_ns);
 bool kvs_dist_has_pushes(const kvs_dist *dist);
 void kvs_dist_free_requests(kvs_dist *dist);
 
+/* ------------------------------------------------------------------ dist_encode.c */
+
+/* ORDERED, without the mutex. Gives the items their values, encoded. */
+kvs_status kvs_dist_encode_values(kvs_request *request, const kvs_groups *groups,
+                                  kvs_problem *problem) KVS_MUST_CHECK;
+
 /* ------------------------------------------------------------------ dist_flight.c */
 
 /* Room for the server's limit. KVS_NO_MEMORY */
@@ -244,6 +256,8 @@ void kvs_flight_reset(kvs_dist *dist, bool fresh);
 
 uint64_t kvs_item_part_elements(const kvs_item *item, uint64_t part);
 uint64_t kvs_item_part_bytes(const kvs_item *item, uint64_t part);
+/* Where the part begins in the item's data. */
+uint64_t kvs_item_part_offset(const kvs_item *item, uint64_t part);
 bool kvs_dist_has_credit(const kvs_dist *dist, uint64_t bytes);
 
 /* ------------------------------------------------------------------ dist_send.c */

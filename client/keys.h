@@ -14,6 +14,8 @@ typedef struct kvs_client_key {
     uint64_t part_elements; /* 0: not told yet */
     struct kvs_item *first; /* dist: what waits to be sent, in order */
     struct kvs_item *last;
+    float *residual; /* of a compression: what it has left out */
+    uint64_t residual_elements;
     uint32_t name_bytes;
     char name[];
 } kvs_client_key;

@@ -390,6 +390,15 @@ kv_status kv_set_updater(kv_store *kv, kv_updater *updater, void *context)
     return finish(kv, status, &problem);
 }
 
+kv_status kv_set_gradient_compression(kv_store *kv, const char *json)
+{
+    kvs_problem problem = {0};
+    (void)pthread_mutex_lock(&kv->order);
+    kvs_status status = kv->table->set_compression(kv, json, &problem);
+    (void)pthread_mutex_unlock(&kv->order);
+    return finish(kv, status, &problem);
+}
+
 kv_status kv_barrier(kv_store *kv, uint64_t timeout_ms)
 {
     kvs_problem problem = {0};

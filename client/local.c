@@ -169,6 +169,17 @@ static kvs_status local_get_optimizer(kv_store *kv, char **json, kvs_problem *pr
                          : KVS_OK;
 }
 
+/* As in MXNet, whose local reducer has none. */
+static kvs_status local_set_compression(kv_store *kv, const char *json, kvs_problem *problem)
+{
+    if (strstr(kv->type, "device") == NULL) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "a store of type %s does not compress; one of type device does",
+                               kv->type);
+    }
+    return kvs_compression_set(&((kvs_local *)kv)->compression, json, problem);
+}
+
 static kvs_status local_set_updater(kv_store *kv, kv_updater *updater, void *context,
                                     kvs_problem *problem)
 {
@@ -219,6 +230,7 @@ static void close_parts(kvs_local *self)
     }
     kvs_sum_deinit(&self->sum);
     kvs_client_keys_deinit(&self->keys);
+    kvs_compression_deinit(&self->compression);
     kvs_block_pool_deinit(&self->pool);
 }
 
@@ -238,6 +250,7 @@ static const kvs_client_table local_table = {
     .set_optimizer = local_set_optimizer,
     .get_optimizer = local_get_optimizer,
     .set_updater = local_set_updater,
+    .set_compression = local_set_compression,
     .barrier = local_barrier,
     .send_command = local_send_command,
     .count = local_count,

@@ -10,6 +10,7 @@
 #define KVS_CLIENT_LOCAL_STATE_H
 
 #include "client/block.h"
+#include "client/compression.h"
 #include "client/keys.h"
 #include "client/local.h"
 #include "client/sum.h"
@@ -33,6 +34,7 @@ typedef struct kvs_local {
     kvs_store *store;
     kvs_session *session;
     kvs_block_pool pool;
+    kvs_compression compression;
     kvs_client_keys keys;
     kvs_local_channel channel;
     uint64_t next_sequence;

@@ -325,12 +325,19 @@ static kvs_status push_group(kvs_local *self, const kvs_group *group, kvs_proble
     kvs_block *block = NULL;
     const uint8_t *data = group->values[0]->data;
     kvs_status status = KVS_OK;
-    if (group->value_count > 1) {
+    bool compressed = self->compression.on;
+    if (compressed) {
+        kvs_key_info info; /* a key that is not there shall change no residual */
+        KVS_TRY(kvs_key_describe(self->store, group->name, group->name_bytes, &info, problem));
+    }
+    if (group->value_count > 1 || compressed) {
         block = kvs_block_make(&self->pool, kvs_array_bytes(group->values[0]));
         if (block == NULL) {
             return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a sum");
         }
-        status = kvs_sum_group(&self->sum, group, block->data, problem);
+        status = compressed ? kvs_compression_sum(&self->compression, &self->pool, group,
+                                                  (float *)(void *)block->data, problem)
+                            : kvs_sum_group(&self->sum, group, block->data, problem);
         data = block->data;
     }
     if (status == KVS_OK) {

@@ -45,6 +45,8 @@ typedef struct kvs_client_table {
     /* ORDERED */
     kvs_status (*set_updater)(kv_store *kv, kv_updater *updater, void *context,
                               kvs_problem *problem);
+    /* ORDERED */
+    kvs_status (*set_compression)(kv_store *kv, const char *json, kvs_problem *problem);
     kvs_status (*barrier)(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem);
     kvs_status (*send_command)(kv_store *kv, int head, const char *body, kvs_problem *problem);
     void (*count)(kv_store *kv, kv_statistics *out);

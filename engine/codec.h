@@ -57,12 +57,16 @@ kvs_status kvs_encoding_parse(const char *json, kvs_encoding *out,
                               kvs_problem *problem) KVS_MUST_CHECK;
 const char *kvs_encoding_name(const kvs_encoding *encoding); /* "2bit" */
 
+/* The most that a part of so many elements takes. */
+uint64_t kvs_encoding_bytes(const kvs_encoding *encoding, uint64_t elements);
+
 /* Does the sender keep a residual? Casts have none. */
 bool kvs_encoding_keeps_residual(const kvs_encoding *encoding);
 
-/* Writes one part; the bytes used, at most kvs_codec_bytes. `residual` (elements of f32, 0 before
- * the first; NULL for casts) is read and changed. `draw` chooses what a random encoding sends: the
- * same number, the same elements. 0 without memory for a choice, then nothing has changed. */
+/* Writes one part; the bytes used, at most kvs_encoding_bytes. `residual` (elements of f32, 0
+ * before the first; NULL for casts) is read and changed. `draw` chooses what a random encoding
+ * sends: the same number, the same elements. 0 without memory for a choice, then nothing has
+ * changed. */
 size_t kvs_encoding_write(const kvs_encoding *encoding, const float *gradient, float *residual,
                           uint64_t elements, uint64_t draw, uint8_t *out);
 

@@ -104,6 +104,20 @@ const char *kvs_encoding_name(const kvs_encoding *encoding)
     return "";
 }
 
+/* How many of a part's elements are sent. */
+static uint64_t entries_of(const kvs_encoding *encoding, uint64_t elements)
+{
+    uint64_t entries = (uint64_t)(encoding->ratio * (double)elements);
+    return entries == 0 && elements > 0 ? 1 : entries;
+}
+
+uint64_t kvs_encoding_bytes(const kvs_encoding *encoding, uint64_t elements)
+{
+    uint64_t count =
+        encoding->codec == KVS_CODEC_ENTRIES ? entries_of(encoding, elements) : elements;
+    return kvs_codec_bytes(encoding->codec, count);
+}
+
 bool kvs_encoding_keeps_residual(const kvs_encoding *encoding)
 {
     return encoding->codec != KVS_CODEC_F16 && encoding->codec != KVS_CODEC_BF16;
@@ -297,8 +311,7 @@ static size_t write_drawn(float *residual, size_t elements, size_t k, uint64_t d
 static size_t write_entries(const kvs_encoding *encoding, const float *gradient, float *residual,
                             size_t elements, uint64_t draw, uint8_t *out)
 {
-    size_t k = (size_t)(encoding->ratio * (double)elements);
-    k = k == 0 ? 1 : k;
+    size_t k = (size_t)entries_of(encoding, elements);
     uint32_t *ranks = encoding->random ? NULL : malloc(elements * sizeof *ranks);
     if (!encoding->random && ranks == NULL) {
         return 0;

@@ -7,6 +7,7 @@ function(kvs_client_test name)
   add_dependencies(${name} kvstored)
 endfunction()
 
+kvs_client_test(client_compression_test)
 kvs_client_test(client_seed_test)
 kvs_client_test(client_order_test)
 kvs_client_test(client_recovery_test)

@@ -151,6 +151,18 @@ KV_API void kv_free(void *memory);
 typedef void kv_updater(kv_key key, const kv_array *input, kv_array *stored, void *context);
 KV_API kv_status kv_set_updater(kv_store *kv, kv_updater *updater, void *context);
 
+/* Gradients of f32 are sent in fewer bytes from the next push on; what is left out stays here and
+ * is added to the next gradient of the key. Values of init and pulls are whole. JSON:
+ *   {"type": "2bit", "threshold": 0.5}   two bits an element: +threshold, -threshold or nothing
+ *   {"type": "1bit", "threshold": 0}     one bit: +1 above the threshold, else -1
+ *   {"type": "int8"}                     a byte an element, a scale for each 256
+ *   {"type": "topk", "ratio": 0.01}      the largest elements of each part; "randomk": any
+ *   {"type": "fp16"}, {"type": "bf16"}   rounded; nothing is kept
+ * Other fields are not looked at. Every worker calls it, before it pushes. For stores whose type
+ * has "dist" or "device" in it; a device store encodes each device value for itself. It can be set
+ * again, not taken back. INVALID_FIELD; a push of another dtype is then INVALID_TENSOR. */
+KV_API kv_status kv_set_gradient_compression(kv_store *kv, const char *json);
+
 /* All ranks; timeout 0: the store's default (10 minutes). */
 KV_API kv_status kv_barrier(kv_store *kv, uint64_t timeout_ms);
 KV_API kv_status kv_send_command(kv_store *kv, int head, const char *body);

@@ -100,6 +100,7 @@ static void free_dist(kvs_dist *dist)
     free(dist->headers);
     free(dist->pull_keys);
     free(dist->pieces);
+    free(dist->address);
     free(dist->store);
     free(dist->worker);
     (void)pthread_cond_destroy(&dist->changed);
@@ -195,6 +196,8 @@ static const kvs_client_table dist_table = {
     .set_compression = dist_set_compression,
     .barrier = kvs_dist_barrier,
     .send_command = kvs_dist_send_command,
+    .save_states = kvs_dist_save_states,
+    .load_states = kvs_dist_load_states,
     .count = dist_count,
     .close = dist_close,
 };
@@ -245,8 +248,9 @@ static void set_options(kvs_dist *dist, const kv_options *options)
     dist->worker = options->worker != NULL ? strdup(options->worker) : default_worker();
 }
 
-static kvs_status alloc_parts(kvs_dist *dist, const kv_options *options)
+static kvs_status alloc_parts(kvs_dist *dist, const char *address, const kv_options *options)
 {
+    dist->address = strdup(address);
     dist->flight.base = 1;
     dist->flight.next = 1;
     dist->next_number = 1;
@@ -259,8 +263,8 @@ static kvs_status alloc_parts(kvs_dist *dist, const kv_options *options)
     dist->headers = calloc(KVS_SEND_PARTS_MAX, sizeof *dist->headers);
     dist->pull_keys = calloc(KVS_SEND_PARTS_MAX, sizeof *dist->pull_keys);
     dist->pieces = calloc(KVS_SEND_PARTS_MAX, sizeof *dist->pieces);
-    if (dist->store == NULL || dist->worker == NULL || dist->headers == NULL ||
-        dist->pull_keys == NULL || dist->pieces == NULL) {
+    if (dist->address == NULL || dist->store == NULL || dist->worker == NULL ||
+        dist->headers == NULL || dist->pull_keys == NULL || dist->pieces == NULL) {
         return KVS_NO_MEMORY;
     }
     return kvs_flight_reserve(&dist->flight, dist->limits.inflight_parts);
@@ -288,7 +292,7 @@ static kvs_status start(kvs_dist *dist, const char *address)
 static kvs_status open_dist(kvs_dist *dist, const char *address, const kv_options *options,
                             kvs_problem *problem)
 {
-    kvs_status status = alloc_parts(dist, options);
+    kvs_status status = alloc_parts(dist, address, options);
     if (status != KVS_OK) {
         return kvs_problem_set(problem, status, "no memory for a store");
     }

@@ -15,6 +15,7 @@
  *   dist_control.c  unary calls: optimizer, barrier, command
  *   dist_words.c    who is missing when a deadline has passed
  *   dist_init.c     init
+ *   dist_states.c   optimizer states as files
  *
  * Threads: everything here is under dist->mutex unless it says otherwise. Requests fail and items
  *   are freed on the I/O thread alone, so that it may write to outs without the mutex.
@@ -156,6 +157,7 @@ struct kvs_dist {
     kvs_block_pool pool;
     kvs_sum sum;                 /* under base.order */
     kvs_compression compression; /* under base.order */
+    char *address;
     char *store;
     char *worker;
     uint64_t connect_timeout_ns;
@@ -330,5 +332,11 @@ void kvs_dist_name_barrier(kvs_dist *dist, kvs_problem *problem);
 /* ------------------------------------------------------------------ dist_init.c */
 
 kvs_status kvs_dist_init(kv_store *kv, kvs_groups *groups, kvs_problem *problem);
+
+/* ------------------------------------------------------------------ dist_states.c */
+
+kvs_status kvs_dist_save_states(kv_store *kv, const char *path, bool dump_optimizer,
+                                kvs_problem *problem);
+kvs_status kvs_dist_load_states(kv_store *kv, const char *path, kvs_problem *problem);
 
 #endif

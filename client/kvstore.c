@@ -37,6 +37,13 @@ void kvs_client_deinit(kv_store *kv)
     free(kv->type);
 }
 
+void kvs_client_progress(kv_store *kv, uint64_t done_bytes, uint64_t total_bytes)
+{
+    if (kv->progress != NULL) {
+        kv->progress(done_bytes, total_bytes, kv->progress_context);
+    }
+}
+
 /* ------------------------------------------------------------------ errors */
 
 /* The calling thread's place, or NULL. */
@@ -374,6 +381,41 @@ kv_status kv_get_optimizer(kv_store *kv, char **json)
     kvs_problem problem = {0};
     *json = NULL;
     return finish(kv, kv->table->get_optimizer(kv, json, &problem), &problem);
+}
+
+void kv_set_progress(kv_store *kv, kv_progress *progress, void *context)
+{
+    kv->progress = progress;
+    kv->progress_context = context;
+}
+
+/* What was pushed before comes before. */
+static kvs_status settle(kv_store *kv, const char *path, kvs_problem *problem)
+{
+    if (path == NULL || path[0] == '\0') {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD, "there is no path");
+    }
+    return kv->table->wait_all(kv, KV_FOREVER, problem);
+}
+
+kv_status kv_save_optimizer_states(kv_store *kv, const char *path, int dump_optimizer)
+{
+    kvs_problem problem = {0};
+    kvs_status status = settle(kv, path, &problem);
+    if (status == KVS_OK) {
+        status = kv->table->save_states(kv, path, dump_optimizer != 0, &problem);
+    }
+    return finish(kv, status, &problem);
+}
+
+kv_status kv_load_optimizer_states(kv_store *kv, const char *path)
+{
+    kvs_problem problem = {0};
+    kvs_status status = settle(kv, path, &problem);
+    if (status == KVS_OK) {
+        status = kv->table->load_states(kv, path, &problem);
+    }
+    return finish(kv, status, &problem);
 }
 
 void kv_free(void *memory)

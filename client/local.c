@@ -253,6 +253,8 @@ static const kvs_client_table local_table = {
     .set_compression = local_set_compression,
     .barrier = local_barrier,
     .send_command = local_send_command,
+    .save_states = kvs_local_save_states,
+    .load_states = kvs_local_load_states,
     .count = local_count,
     .close = local_close,
 };

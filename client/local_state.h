@@ -1,6 +1,7 @@
-/* The state of a store in the caller's process, and what its two sources say to each other.
+/* The state of a store in the caller's process, and what its three sources say to each other.
  *
  *   local.c           opening, closing, init, optimizer, the table
+ *   local_states.c    optimizer states as files
  *   local_transfer.c  push, pull, the updater: one way down to the engine and back
  *
  * Threads: under base.order but for opening and closing. Memory: as said at each member.
@@ -61,5 +62,9 @@ void kvs_local_channel_init(kvs_local *local);
 
 kvs_status kvs_local_transfer(kv_store *kv, const kvs_transfer *transfer, kv_handle **handle,
                               kvs_problem *problem);
+
+kvs_status kvs_local_save_states(kv_store *kv, const char *path, bool dump_optimizer,
+                                 kvs_problem *problem);
+kvs_status kvs_local_load_states(kv_store *kv, const char *path, kvs_problem *problem);
 
 #endif

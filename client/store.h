@@ -49,6 +49,9 @@ typedef struct kvs_client_table {
     kvs_status (*set_compression)(kv_store *kv, const char *json, kvs_problem *problem);
     kvs_status (*barrier)(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem);
     kvs_status (*send_command)(kv_store *kv, int head, const char *body, kvs_problem *problem);
+    kvs_status (*save_states)(kv_store *kv, const char *path, bool dump_optimizer,
+                              kvs_problem *problem);
+    kvs_status (*load_states)(kv_store *kv, const char *path, kvs_problem *problem);
     void (*count)(kv_store *kv, kv_statistics *out);
     /* Waits, says goodbye, frees all but the part that is common. */
     kvs_status (*close)(kv_store *kv, kvs_problem *problem);
@@ -71,11 +74,16 @@ struct kv_store {
     kvs_key_kind key_kind; /* under order */
     pthread_mutex_t errors_mutex;
     kvs_last_error *errors;
+    kv_progress *progress; /* set while no save or load is under way */
+    void *progress_context;
 };
 
 /* Fills the common part. KVS_NO_MEMORY */
 kvs_status kvs_client_init(kv_store *kv, const kvs_client_table *table,
                            const char *type) KVS_MUST_CHECK;
 void kvs_client_deinit(kv_store *kv);
+
+/* Tells who asked for it how far a save or load has come. */
+void kvs_client_progress(kv_store *kv, uint64_t done_bytes, uint64_t total_bytes);
 
 #endif

@@ -31,6 +31,8 @@ typedef struct kvs_ctl {
     const char *command_name; /* "worker ls", for messages */
     long timeout_seconds;
     bool rpc;
+    bool weights;        /* states save */
+    bool dump_optimizer; /* states save */
     bool help;
 } kvs_ctl;
 
@@ -51,6 +53,7 @@ bool kvs_ctl_wants_json(const kvs_ctl *ctl, kvs_exit *code);
 kvs_exit kvs_ctl_print_json(const json_t *value);
 
 kvs_ctl_function kvs_ctl_status, kvs_ctl_health, kvs_ctl_version, kvs_ctl_keys, kvs_ctl_get,
-    kvs_ctl_put, kvs_ctl_optimizer_get, kvs_ctl_optimizer_set, kvs_ctl_worker_ls, kvs_ctl_selftest;
+    kvs_ctl_put, kvs_ctl_optimizer_get, kvs_ctl_optimizer_set, kvs_ctl_worker_ls, kvs_ctl_selftest,
+    kvs_ctl_states_save, kvs_ctl_states_load;
 
 #endif

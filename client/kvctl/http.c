@@ -194,6 +194,14 @@ static kvs_exit print_problem(const exchange *x)
     const kvs_exit code =
         kvs_ctl_fail(KVS_EXIT_REFUSED, row->advice, "%s: %.*s", reason,
                      detail_bytes(detail, row->advice), *detail != '\0' ? detail : row->title);
+    size_t index = 0;
+    const json_t *misfit = NULL;
+    json_array_foreach (json_object_get(problem, "errors"), index, misfit) {
+        if (strcmp(reason, "STATES_MISMATCH") == 0) { /* of others the detail has them all */
+            (void)fprintf(stderr, "  %s %s\n", problem_text(misfit, "pointer"),
+                          problem_text(misfit, "detail"));
+        }
+    }
     json_decref(problem);
     return code;
 }

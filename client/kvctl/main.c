@@ -23,6 +23,8 @@ static const char usage[] =
     "  kvctl optimizer get\n"
     "  kvctl optimizer set sgd learning_rate=0.1 momentum=0.9\n"
     "  kvctl optimizer set @optimizer.json\n"
+    "  kvctl states save s.safetensors [--weights] [--dump-optimizer]\n"
+    "  kvctl states load s.safetensors      optimizer states, whole or not at all\n"
     "  kvctl worker ls                      ranks, states, what they have pushed\n"
     "  kvctl health [--rpc]                 exit code 0 when ready (--rpc: gRPC as well)\n"
     "  kvctl selftest                       push and pull end to end, in a store of its own\n"
@@ -54,6 +56,9 @@ static const command commands[] = {
     {"optimizer", "get", kvs_ctl_optimizer_get, 0, 0, "kvctl optimizer get"},
     {"optimizer", "set", kvs_ctl_optimizer_set, 1, WORDS_MAX,
      "kvctl optimizer set NAME [FIELD=VALUE ...] | JSON | @FILE | - | none"},
+    {"states", "save", kvs_ctl_states_save, 1, 1,
+     "kvctl states save FILE [--weights] [--dump-optimizer]"},
+    {"states", "load", kvs_ctl_states_load, 1, 1, "kvctl states load FILE"},
     {"worker", "ls", kvs_ctl_worker_ls, 0, 0, "kvctl worker ls"},
     {"health", NULL, kvs_ctl_health, 0, 0, "kvctl health [--rpc]"},
     {"selftest", NULL, kvs_ctl_selftest, 0, 0, "kvctl selftest"},
@@ -71,7 +76,9 @@ enum {
     OPTION_SHAPE,
     OPTION_IF_MATCH,
     OPTION_PREFIX,
-    OPTION_RPC
+    OPTION_RPC,
+    OPTION_WEIGHTS,
+    OPTION_DUMP_OPTIMIZER
 };
 
 static const struct option options[] = {
@@ -86,6 +93,8 @@ static const struct option options[] = {
     {"if-match", required_argument, NULL, OPTION_IF_MATCH},
     {"prefix", required_argument, NULL, OPTION_PREFIX},
     {"rpc", no_argument, NULL, OPTION_RPC},
+    {"weights", no_argument, NULL, OPTION_WEIGHTS},
+    {"dump-optimizer", no_argument, NULL, OPTION_DUMP_OPTIMIZER},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -200,6 +209,12 @@ static kvs_exit set_option(kvs_ctl *ctl, int option, const char *value, const ch
         return KVS_EXIT_DONE;
     case OPTION_RPC:
         ctl->rpc = true;
+        return KVS_EXIT_DONE;
+    case OPTION_WEIGHTS:
+        ctl->weights = true;
+        return KVS_EXIT_DONE;
+    case OPTION_DUMP_OPTIMIZER:
+        ctl->dump_optimizer = true;
         return KVS_EXIT_DONE;
     case OPTION_TIMEOUT:
         return set_timeout(ctl, value);

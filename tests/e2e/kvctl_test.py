@@ -69,6 +69,35 @@ class KvctlTest(unittest.TestCase):
         self.assertEqual(sorted(status), ["ready", "rounds", "server", "stores"])
         self.assertIn(name, [store["name"] for store in status["stores"]])
 
+    def test_states_are_saved_and_loaded(self):
+        name = self.store()
+        saved = self.file("states.safetensors")
+        self.put_text("w", "1 2 3", "--store", name)
+        _, err = self.kvctl("states", "save", saved, "--store", name, code=REFUSED)
+        self.assertIn("OPTIMIZER_NOT_SET", err)
+        self.assertFalse(os.path.exists(saved))
+        self.kvctl("optimizer", "set", "sgd", "momentum=0.9", "--store", name)
+        worker = support.Worker(self.server.grpc, store=name)
+        worker.push("w", [1.0, 2.0, 3.0])
+        self.kvctl("states", "save", saved, "--weights", "--dump-optimizer", "--store", name)
+        before = self.kvctl("get", "w", "--store", name)[0]
+        worker.push("w", [1.0, 2.0, 3.0])
+        worker.close()
+        self.kvctl("optimizer", "set", "none", "--store", name)
+        _, err = self.kvctl("states", "load", saved, "--store", name)
+        self.assertIn("loaded 3 tensors; the optimizer is the file's", err)
+        self.assertEqual(self.kvctl("get", "w", "--store", name)[0], before)
+        self.assertIn("0.9", self.kvctl("optimizer", "get", "--store", name)[0])
+        again = self.file("again.safetensors")
+        self.kvctl("states", "save", again, "--weights", "--dump-optimizer", "--store", name)
+        with open(saved, "rb") as one, open(again, "rb") as two:
+            self.assertEqual(one.read(), two.read())
+        self.put_text("more", "1", "--store", name)
+        _, err = self.kvctl("states", "load", saved, "--store", name, code=REFUSED)
+        self.assertRegex(err, r"(?m)^  /more::momentum_buffer is missing$")
+        self.kvctl("states", "load", self.file("none"), "--store", name, code=LOCAL)
+        self.kvctl("states", "save", "/nowhere/x", "--store", name, code=LOCAL)
+
     def test_status_names_the_ranks_that_a_round_waits_for(self):
         name = self.store(num_workers=2)
         first = support.Worker(self.server.grpc, store=name, rank=0)

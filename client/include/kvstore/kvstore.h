@@ -144,6 +144,18 @@ KV_API kv_status kv_set_optimizer(kv_store *kv, const char *json);
 KV_API kv_status kv_get_optimizer(kv_store *kv, char **json);
 KV_API void kv_free(void *memory);
 
+/* The optimizer states of all keys, of one moment, as a safetensors file at `path` on this machine
+ * (docs/PROTOCOL.md has the names in it). Both wait for what this store has pushed. A save puts the
+ * file in its place whole, or not at all. A load is taken whole or not at all: STATES_MISMATCH when
+ * the file does not fit the store, and kv_last_error names the first misfit. With dump_optimizer
+ * not 0 the file holds the optimizer too, and a load then sets it. */
+KV_API kv_status kv_save_optimizer_states(kv_store *kv, const char *path, int dump_optimizer);
+KV_API kv_status kv_load_optimizer_states(kv_store *kv, const char *path);
+/* Called by the thread that saves or loads, as bytes move; the last time with done == total. It
+ * must not call this store. NULL takes it away. Not while a save or load is under way. */
+typedef void kv_progress(uint64_t done_bytes, uint64_t total_bytes, void *context);
+KV_API void kv_set_progress(kv_store *kv, kv_progress *progress, void *context);
+
 /* Local stores only (UNIMPLEMENTED on others, as MXNet never calls it there): `updater` is called
  * on the pushing thread, once per key, with whole contiguous arrays: input is the summed push,
  * stored is changed in place. It must not call this store. NULL takes it away; of an updater and an

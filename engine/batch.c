@@ -137,6 +137,9 @@ void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
         }
     }
     item->master = part->master == NULL ? NULL : &part->master->memory;
+    if (part->master != NULL) {
+        part->master->downloaded = false;
+    }
     item->accumulator = accumulator == NULL ? NULL : &accumulator->memory;
     if (last != NULL) {
         item->last = *last;

@@ -37,6 +37,7 @@ void kvs_capture_close(kvs_capture *capture)
     }
     for (uint64_t i = 0; capture->parts != NULL && i < capture->part_count; i++) {
         kvs_buffer_unref(capture->parts[i].value);
+        kvs_buffer_unref(capture->parts[i].master);
         for (int s = 0; s < KVS_RULE_STATES_MAX; s++) {
             kvs_buffer_unref(capture->parts[i].states[s]);
         }
@@ -53,10 +54,18 @@ uint32_t kvs_capture_states(const kvs_capture *capture, const kvs_key *key)
     return kvs_dtype_floating(key->dtype) ? kvs_optimizer_states(capture->optimizer) : 0;
 }
 
+bool kvs_capture_has_master(const kvs_capture *capture, const kvs_key *key)
+{
+    return (key->dtype == KVS_F16 || key->dtype == KVS_BF16) &&
+           kvs_optimizer_multi_precision(capture->optimizer);
+}
+
 /* ------------------------------------------------------------------ at the version */
 
-static void take_part(kvs_captured_part *captured, kvs_part *part, bool values, kvs_shard *shard)
+static void take_part(const kvs_capture *capture, kvs_captured_part *captured, kvs_part *part,
+                      kvs_shard *shard)
 {
+    bool masters = kvs_capture_has_master(capture, part->key);
     captured->updates = part->updates;
     for (int s = 0; s < KVS_RULE_STATES_MAX; s++) {
         if (part->states[s] != NULL) {
@@ -64,7 +73,11 @@ static void take_part(kvs_captured_part *captured, kvs_part *part, bool values, 
             kvs_batch_download(&shard->batch, part->states[s]);
         }
     }
-    if (values) {
+    if (masters && part->master != NULL) {
+        captured->master = kvs_buffer_take(part->master);
+        kvs_batch_download(&shard->batch, part->master);
+    }
+    if (capture->values || (masters && part->master == NULL)) {
         captured->value = kvs_buffer_take(part->value);
         kvs_batch_download(&shard->batch, part->value);
     }
@@ -80,6 +93,9 @@ static void put_part(kvs_captured_part *captured, kvs_part *part, kvs_shard *sha
         part->states[s] = captured->states[s];
         captured->states[s] = NULL;
     }
+    kvs_batch_release(&shard->batch, part->master);
+    part->master = captured->master;
+    captured->master = NULL;
     if (captured->value != NULL) {
         kvs_batch_release(&shard->batch, part->value);
         part->value = captured->value;
@@ -95,7 +111,7 @@ void kvs_capture_act(kvs_action *action, kvs_shard *shard)
     kvs_captured_part *captured =
         &cut->capture->parts[cut->capture->first[action->key] + part->index];
     if (cut->kind == CUT_CAPTURE) {
-        take_part(captured, part, cut->capture->values, shard);
+        take_part(cut->capture, captured, part, shard);
         return;
     }
     if (cut->bindings != NULL) {

@@ -15,7 +15,8 @@
 
 typedef struct kvs_captured_part {
     uint64_t updates;
-    kvs_buffer *value;                       /* NULL without values */
+    kvs_buffer *value;  /* NULL without values, unless a master is still to begin as it */
+    kvs_buffer *master; /* NULL: none, or it has not begun */
     kvs_buffer *states[KVS_RULE_STATES_MAX]; /* NULL: zeros */
 } kvs_captured_part;
 
@@ -32,6 +33,9 @@ struct kvs_capture {
 /* An empty one of the store's keys so far. */
 kvs_status kvs_capture_make(kvs_store *store, kvs_optimizer *optimizer, bool values,
                             kvs_capture **out) KVS_MUST_CHECK;
+
+/* Does `key` have a master under the capture's optimizer? */
+bool kvs_capture_has_master(const kvs_capture *capture, const kvs_key *key);
 
 /* How many state arrays `key` has under the capture's optimizer: none for integers. */
 uint32_t kvs_capture_states(const kvs_capture *capture, const kvs_key *key);

@@ -135,20 +135,26 @@ static kvs_status prepare(kvs_shard *shard, kvs_part *part, bool accumulates)
     return KVS_OK;
 }
 
-/* States that somebody reads (a save) stay as they are: the update goes on with copies. */
+/* A state or master that somebody reads (a save) stays as it is: the update goes on with a copy. */
+static kvs_status own(kvs_shard *shard, kvs_part *part, kvs_buffer **buffer)
+{
+    size_t bytes = kvs_part_state_bytes(part);
+    kvs_buffer *old = *buffer;
+    if (old == NULL || kvs_buffer_own(old)) {
+        return KVS_OK;
+    }
+    KVS_TRY(kvs_pool_take(shard->pool, bytes, buffer));
+    kvs_batch_copy_buffer(&shard->batch, part, *buffer, old, bytes);
+    kvs_batch_release(&shard->batch, old);
+    return KVS_OK;
+}
+
 static kvs_status own_states(kvs_shard *shard, kvs_part *part)
 {
-    size_t bytes = kvs_part_bytes(part);
     for (int i = 0; i < KVS_RULE_STATES_MAX; i++) {
-        kvs_buffer *old = part->states[i];
-        if (old == NULL || kvs_buffer_own(old)) {
-            continue;
-        }
-        KVS_TRY(kvs_pool_take(shard->pool, bytes, &part->states[i]));
-        kvs_batch_copy_buffer(&shard->batch, part, part->states[i], old, bytes);
-        kvs_batch_release(&shard->batch, old);
+        KVS_TRY(own(shard, part, &part->states[i]));
     }
-    return KVS_OK;
+    return own(shard, part, &part->master);
 }
 
 /* The rule, on the accumulator and `last`. In place if nobody reads the value. */

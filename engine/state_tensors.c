@@ -57,7 +57,7 @@ kvs_status kvs_state_tensors_make(const kvs_capture *capture, kvs_state_tensors 
     size_t bytes = 1;
     for (uint64_t k = 0; k < capture->key_count; k++) {
         const kvs_key *key = kvs_key_table_at(&capture->store->keys, k);
-        size_t here = 2 + kvs_capture_states(capture, key);
+        size_t here = 3 + kvs_capture_states(capture, key);
         most += here;
         bytes += here * (key->name_bytes + SUFFIX_BYTES_MAX);
     }
@@ -79,6 +79,12 @@ kvs_status kvs_state_tensors_make(const kvs_capture *capture, kvs_state_tensors 
         }
         if (!kvs_dtype_floating(key->dtype)) {
             continue; /* integers have no rule */
+        }
+        bool half = key->dtype == KVS_F16 || key->dtype == KVS_BF16;
+        tensor.dtype = half ? KVS_F32 : key->dtype;
+        if (kvs_capture_has_master(capture, key)) {
+            tensor.tag = k << 8 | KVS_TENSOR_MASTER;
+            add(&tensors, &at, key, "master", tensor);
         }
         for (uint32_t s = 0; s < kvs_capture_states(capture, key); s++) {
             tensor.tag = k << 8 | (KVS_TENSOR_STATE + s);
@@ -124,5 +130,8 @@ kvs_captured_part *kvs_state_tensors_part(const kvs_capture *capture, const kvs_
 kvs_buffer **kvs_state_tensors_buffer(kvs_captured_part *part, const kvs_safetensor *tensor)
 {
     uint64_t what = tensor->tag & 255;
-    return what == KVS_TENSOR_VALUE ? &part->value : &part->states[what - KVS_TENSOR_STATE];
+    if (what == KVS_TENSOR_VALUE) {
+        return &part->value;
+    }
+    return what == KVS_TENSOR_MASTER ? &part->master : &part->states[what - KVS_TENSOR_STATE];
 }

@@ -11,7 +11,8 @@
 /* What a tensor holds of its key: the tag's low byte. */
 #define KVS_TENSOR_STEP 0u
 #define KVS_TENSOR_VALUE 1u
-#define KVS_TENSOR_STATE 2u /* and up: of each state */
+#define KVS_TENSOR_MASTER 2u
+#define KVS_TENSOR_STATE 3u /* and up: of each state */
 
 typedef struct kvs_state_tensors {
     kvs_safetensor *list; /* by name; the tag is the key's place * 256 + what it holds */
@@ -28,7 +29,7 @@ void kvs_state_tensors_deinit(kvs_state_tensors *tensors);
 /* The captured part that holds byte `at` of a tensor, and where in the part. */
 kvs_captured_part *kvs_state_tensors_part(const kvs_capture *capture, const kvs_safetensor *tensor,
                                           uint64_t at, uint64_t *in_part);
-/* Its place in the captured part: the value's or a state's buffer. Not for steps. */
+/* Its place in the captured part: the value's, master's or a state's buffer. Not for steps. */
 kvs_buffer **kvs_state_tensors_buffer(kvs_captured_part *part, const kvs_safetensor *tensor);
 kvs_key *kvs_state_tensors_key(const kvs_capture *capture, const kvs_safetensor *tensor);
 

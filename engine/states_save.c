@@ -1,4 +1,5 @@
 /* The file of a capture: its header is written once, its data lies where it was captured. */
+#include "base/half.h"
 #include "engine/state_tensors.h"
 #include "engine/store.h"
 
@@ -11,8 +12,10 @@
 
 struct kvs_states {
     kvs_capture *capture;
+    uint64_t part_count;
     kvs_state_tensors tensors; /* as they lie in the file */
     uint8_t *steps;            /* of each part of the capture, as the file has them */
+    float **masters; /* of each part whose master has not begun: its value, widened; else NULL */
     uint8_t *head;
     size_t head_bytes;
     uint64_t data_bytes;
@@ -29,6 +32,44 @@ static void note(kvs_safetensors_note *notes, size_t *count, const char *name, c
                                                .text_bytes = (uint32_t)strlen(text)};
 }
 
+/* A master begins as the value: so it is written before its first update, too. */
+static kvs_status begin_masters(kvs_states *states, const kvs_key *key, uint64_t first)
+{
+    for (uint64_t i = 0; i < key->part_count; i++) {
+        const kvs_captured_part *part = &states->capture->parts[first + i];
+        uint64_t count = key->parts[i].elements;
+        if (part->master != NULL) {
+            continue;
+        }
+        float *to = malloc((size_t)count * sizeof *to + 1);
+        if (to == NULL) {
+            return KVS_NO_MEMORY;
+        }
+        states->masters[first + i] = to;
+        const uint16_t *from = part->value->memory.host;
+        for (uint64_t e = 0; e < count; e++) {
+            to[e] = key->dtype == KVS_F16 ? kvs_f16_to_f32(from[e]) : kvs_bf16_to_f32(from[e]);
+        }
+    }
+    return KVS_OK;
+}
+
+static kvs_status make_masters(kvs_states *states)
+{
+    const kvs_capture *capture = states->capture;
+    states->masters = calloc((size_t)capture->part_count + 1, sizeof(float *));
+    if (states->masters == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    for (uint64_t k = 0; k < capture->key_count; k++) {
+        const kvs_key *key = kvs_key_table_at(&capture->store->keys, k);
+        if (kvs_capture_has_master(capture, key)) {
+            KVS_TRY(begin_masters(states, key, capture->first[k]));
+        }
+    }
+    return KVS_OK;
+}
+
 static kvs_status fill(kvs_states *states, bool dump_optimizer, kvs_problem *problem)
 {
     const kvs_capture *capture = states->capture;
@@ -42,7 +83,8 @@ static kvs_status fill(kvs_states *states, bool dump_optimizer, kvs_problem *pro
         note(notes, &count, "kvstored.optimizer", kvs_optimizer_json(capture->optimizer));
     }
     states->steps = malloc((size_t)capture->part_count * 8 + 1);
-    if (states->steps == NULL || kvs_state_tensors_make(capture, &states->tensors) != KVS_OK) {
+    if (states->steps == NULL || kvs_state_tensors_make(capture, &states->tensors) != KVS_OK ||
+        make_masters(states) != KVS_OK) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the states' header");
     }
     for (uint64_t i = 0; i < capture->part_count; i++) {
@@ -62,6 +104,7 @@ kvs_status kvs_states_open(kvs_capture *capture, bool dump_optimizer, kvs_states
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the states' header");
     }
     states->capture = capture;
+    states->part_count = capture->part_count;
     kvs_status status = fill(states, dump_optimizer, problem);
     if (status != KVS_OK) {
         states->capture = NULL; /* the caller's still */
@@ -76,6 +119,10 @@ void kvs_states_close(kvs_states *states)
 {
     if (states != NULL) {
         kvs_state_tensors_deinit(&states->tensors);
+        for (uint64_t i = 0; states->masters != NULL && i < states->part_count; i++) {
+            free(states->masters[i]);
+        }
+        free(states->masters);
         kvs_capture_close(states->capture);
         free(states->steps);
         free(states->head);
@@ -123,6 +170,10 @@ kvs_span kvs_states_span(const kvs_states *states, uint64_t offset)
     uint64_t of_part = key->part_elements * kvs_dtype_bytes(tensor->dtype) - in_part;
     uint64_t bytes = of_part < left ? of_part : left;
     const kvs_buffer *buffer = *kvs_state_tensors_buffer(part, tensor);
+    if (buffer == NULL && (tensor->tag & 255) == KVS_TENSOR_MASTER) {
+        const float *master = states->masters[part - capture->parts];
+        return (kvs_span){(const uint8_t *)master + in_part, (size_t)bytes};
+    }
     if (buffer == NULL) {
         return (kvs_span){zeros, (size_t)(bytes < sizeof zeros ? bytes : sizeof zeros)};
     }

@@ -16,6 +16,9 @@
     "{\"name\":\"adam\",\"learning_rate\":0.01,\"lr_scheduler\":{\"name\":\"factor\",\"step\":3,"  \
     "\"factor\":0.5}}"
 
+#define MASTERS                                                                                    \
+    "{\"name\":\"sgd\",\"learning_rate\":0.001,\"momentum\":0.9,\"multi_precision\":true}"
+
 #define ELEMENTS 10
 
 static const float start[ELEMENTS] = {1, -2, 3, -4, 5, -6, 7, -8, 9, -10};
@@ -38,12 +41,12 @@ static void open_pair(fixture *f, const char *optimizer)
     }
 }
 
-/* Four parts in turn, so the one before at the same key is known. */
+/* Three parts and one in turn, so what came before at the same key is known. */
 static void push(fixture_worker *worker, const float *gradient)
 {
-    uint64_t last = worker->sequence;
-    (void)fixture_push(worker, "w", gradient, ELEMENTS, last == 0 ? 0 : last - 1, false);
-    (void)fixture_push(worker, "b", gradient, 2, last, false);
+    uint64_t next = worker->sequence;
+    (void)fixture_push(worker, "w", gradient, ELEMENTS, next > 4 ? next - 2 : 0, false);
+    (void)fixture_push(worker, "b", gradient, 2, next > 4 ? next - 1 : 0, false);
 }
 
 static void push_rounds(fixture *f, int from, int to)
@@ -181,6 +184,88 @@ static void a_run_goes_on_bit_for_bit_from_its_states(void **state)
     check_goes_on("{\"name\":\"test\"}", false);
 }
 
+static void init_half(fixture *f, const uint16_t *values)
+{
+    kvs_problem problem;
+    kvs_init *init = NULL;
+    fixture_wait wait;
+    uint8_t packed[16];
+    kvs_shape shape = {.rank = 1, .size = {2}};
+    kvs_span span = {.data = (const uint8_t *)values, .bytes = 4};
+    kvs_payload payload = {.spans = &span, .count = 1, .bytes = 4};
+    kvs_part_header header = {.key = "h",
+                              .key_bytes = 1,
+                              .dtype = KVS_BF16,
+                              .has_shape = true,
+                              .shape = packed,
+                              .shape_bytes = kvs_shape_pack(&shape, packed),
+                              .element_count = 2,
+                              .payload_bytes = 4};
+    assert_int_equal(kvs_init_open(f->store, NULL, &init, &problem), KVS_OK);
+    assert_int_equal(kvs_init_part(init, &header, &payload, &problem), KVS_OK);
+    fixture_wait_begin(&wait, 0);
+    kvs_init_commit(init, &wait.waiter, f->now_ns);
+    assert_int_equal(wait.problem.status, KVS_OK);
+    kvs_init_close(init);
+}
+
+static void push_half(fixture *f, int rounds)
+{
+    static const uint16_t gradient[2] = {0x3e9a, 0xbe12};
+    for (int i = 0; i < rounds; i++) {
+        fixture_worker *worker = f->workers[0];
+        kvs_part_header header = {.key = "h",
+                                  .key_bytes = 1,
+                                  .dtype = KVS_BF16,
+                                  .element_count = 2,
+                                  .sequence = worker->sequence,
+                                  .after = worker->sequence - 1,
+                                  .payload_bytes = sizeof gradient};
+        fixture_push_parts(worker, &header, 1, gradient, sizeof gradient, false);
+        assert_int_equal(fixture_status(worker, worker->sequence++), KVS_OK);
+    }
+}
+
+/* bf16 keeps 8 bits: what the updates add up to is in the master. */
+static void masters_are_saved_before_and_after_their_first_update(void **state)
+{
+    static const uint16_t values[2] = {0x3f80, 0xc000};
+    (void)state;
+    for (int before = 0; before <= 5; before += 5) {
+        fixture first;
+        fixture second;
+        file saved = {NULL, 0};
+        file one = {NULL, 0};
+        file two = {NULL, 0};
+        kvs_problem problem;
+        fixture_open(&first, &(fixture_options){.type = "dist_sync", .num_workers = 1});
+        fixture_open(&second, &(fixture_options){.type = "dist_sync", .num_workers = 1});
+        (void)fixture_join(&first, 0);
+        (void)fixture_join(&second, 0);
+        init_half(&first, values);
+        init_half(&second, values);
+        fixture_optimizer(&first, MASTERS);
+        fixture_optimizer(&second, MASTERS);
+        push_half(&first, before);
+        assert_int_equal(save(&first, true, false, &saved), KVS_OK);
+        push_half(&first, 4);
+        push_half(&second, 3);
+        assert_int_equal(load(&second, &saved, 9, &problem), KVS_OK);
+        push_half(&second, 4);
+        assert_int_equal(save(&first, true, false, &one), KVS_OK);
+        assert_int_equal(save(&second, true, false, &two), KVS_OK);
+        assert_int_equal(one.count, two.count);
+        assert_memory_equal(one.bytes, two.bytes, one.count);
+        saved.bytes[200] = 0; /* as text from here on */
+        assert_non_null(strstr((const char *)saved.bytes + 8, "h::master"));
+        free_file(&saved);
+        free_file(&one);
+        free_file(&two);
+        fixture_close(&first);
+        fixture_close(&second);
+    }
+}
+
 static void values_may_lie_beside_the_states(void **state)
 {
     (void)state;
@@ -216,23 +301,42 @@ static void a_dumped_optimizer_is_set_at_the_load(void **state)
     fixture_close(&second);
 }
 
-/* The updates after the cut work on copies. */
-static void what_was_captured_stays_as_it_was(void **state)
+/* Captures the store and keeps it. */
+static kvs_states *hold(fixture *f)
 {
-    fixture f;
     fixture_wait wait;
     kvs_problem problem;
     kvs_capture *capture = NULL;
     kvs_states *states = NULL;
+    fixture_wait_begin(&wait, 0);
+    kvs_store_capture(f->store, true, &capture, &wait.waiter, f->now_ns);
+    assert_int_equal(wait.problem.status, KVS_OK);
+    assert_int_equal(kvs_states_open(capture, false, &states, &problem), KVS_OK);
+    return states;
+}
+
+/* The updates after the cut work on copies. */
+static void what_was_captured_stays_as_it_was(void **state)
+{
+    static const uint16_t values[2] = {0x3f80, 0xc000};
+    fixture f;
     (void)state;
     open_pair(&f, ADAM);
     push_rounds(&f, 0, 3);
-    fixture_wait_begin(&wait, 0);
-    kvs_store_capture(f.store, true, &capture, &wait.waiter, f.now_ns);
-    assert_int_equal(wait.problem.status, KVS_OK);
-    assert_int_equal(kvs_states_open(capture, false, &states, &problem), KVS_OK);
+    kvs_states *states = hold(&f);
     uint64_t before = kvs_states_hash(states);
     push_rounds(&f, 3, 6);
+    assert_true(kvs_states_hash(states) == before);
+    kvs_states_close(states);
+    fixture_close(&f);
+    fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 1});
+    (void)fixture_join(&f, 0);
+    init_half(&f, values);
+    fixture_optimizer(&f, MASTERS);
+    push_half(&f, 2);
+    states = hold(&f);
+    before = kvs_states_hash(states);
+    push_half(&f, 2);
     assert_true(kvs_states_hash(states) == before);
     kvs_states_close(states);
     fixture_close(&f);
@@ -251,8 +355,8 @@ static void a_save_while_a_round_is_open_waits_for_its_parts_to_meet(void **stat
     /* Rank 1 has pushed all of "w", rank 0 only from its second part on. */
     fixture_worker *one = f.workers[1];
     fixture_worker *zero = f.workers[0];
-    (void)fixture_push(one, "w", start, ELEMENTS, one->sequence - 1, false);
-    fixture_push_tail(zero, "w", start, ELEMENTS, 4, zero->sequence + 2, zero->sequence - 1);
+    (void)fixture_push(one, "w", start, ELEMENTS, one->sequence - 2, false);
+    fixture_push_tail(zero, "w", start, ELEMENTS, 4, zero->sequence + 1, zero->sequence - 2);
     fixture_wait_begin(&wait, 0);
     kvs_store_capture(f.store, false, &capture, &wait.waiter, f.now_ns);
     assert_int_equal(wait.calls, 0);
@@ -262,8 +366,8 @@ static void a_save_while_a_round_is_open_waits_for_its_parts_to_meet(void **stat
                               .key_bytes = 1,
                               .dtype = KVS_F32,
                               .element_count = 4,
-                              .sequence = zero->sequence + 1,
-                              .after = zero->sequence - 1,
+                              .sequence = zero->sequence,
+                              .after = zero->sequence - 2,
                               .payload_bytes = sizeof head};
     fixture_push_parts(zero, &header, 1, head, sizeof head, false);
     assert_int_equal(wait.calls, 1);
@@ -445,6 +549,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_goes_on_bit_for_bit_from_its_states),
+        cmocka_unit_test(masters_are_saved_before_and_after_their_first_update),
         cmocka_unit_test(values_may_lie_beside_the_states),
         cmocka_unit_test(a_dumped_optimizer_is_set_at_the_load),
         cmocka_unit_test(what_was_captured_stays_as_it_was),

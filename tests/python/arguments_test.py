@@ -235,10 +235,29 @@ class Updaters(case.Case):
         self.kv._set_updater(update)
         with self.assertRaises(ZeroDivisionError):
             self.kv.push(["a", "b"], [numpy.ones((2, 2), "float32")] * 2)
+        self.assertEqual(0, len(self.kv._native.inflight))
         self.assert_array(1, self.pulled("a"))
         self.assert_array(1, self.pulled("b"))
-        self.kv.push("b", numpy.ones((2, 2), "float32"))
+        with self.assertRaises(ZeroDivisionError):
+            self.kv.push(["a", "c"], [numpy.ones((2, 2), "float32")] * 2)
+        with self.refused("KEY_NOT_FOUND"):
+            self.kv.push(["b", "c"], [numpy.ones((2, 2), "float32")] * 2)
         self.assert_array(2, self.pulled("b"))
+        self.kv.push("b", numpy.ones((2, 2), "float32"))
+        self.assert_array(3, self.pulled("b"))
+
+    def test_each_thread_gets_the_exception_of_its_own_push(self):
+        def update(key, input, stored):
+            raise KeyError(key)
+
+        def work(key):
+            for _ in range(50):
+                with self.assertRaises(KeyError) as caught:
+                    self.kv.push(key, numpy.ones((2, 2), "float32"))
+                self.assertEqual((key,), caught.exception.args)
+
+        self.kv._set_updater(update)
+        case.together(lambda: work("a"), lambda: work("b"))
 
     def test_its_input_is_read_only(self):
         def update(key, input, stored):

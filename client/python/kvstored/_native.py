@@ -83,8 +83,8 @@ class Native:
         self.remote = remote
         self.forked = False
         self.inflight: set[Handle] = set()
-        self.updater: Any = None    # what C may call
-        self.background = 0         # calls in helper threads
+        self.updaters: list[Any] = []  # what C may call
+        self.background = 0            # calls in helper threads
         self._mutex = threading.Lock()
         _natives.add(self)
 
@@ -200,6 +200,8 @@ class Handle:
     def settle(self, timeout: Optional[float] = None) -> Optional[KVStoreError]:
         """What it failed with, or None. Raises DEADLINE only."""
         end = None if timeout is None else time.monotonic() + timeout
+        if self._packed is not None:
+            self._native.use()  # refuses before a mutex that a fork may have left locked
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             late = self._step(_SLICE_MS if left is None else min(_SLICE_MS, int(left * 1000)))

@@ -60,26 +60,27 @@ class _UpdaterCall:
     def __init__(self, function: Updater) -> None:
         self.function = function
         self.thread: Optional[int] = None  # where it runs just now
-        self.error: Optional[BaseException] = None
+        self.errors: dict[int, BaseException] = {}  # by the thread that pushed
         self.pointer = _library.UPDATER(self._run)
 
     def _run(self, key: Any, given: Any, stored: Any, context: Any) -> None:
-        if self.error is not None:
+        thread = threading.get_ident()
+        if thread in self.errors:
             return  # of the same push, an earlier key
         value = array_at(stored, writeable=True)
         before = value.copy()
-        self.thread = threading.get_ident()
+        self.thread = thread
         try:
             self.function(key_of(key), array_at(given, writeable=False), value)
         except BaseException as error:  # nothing may be raised into C
             value[...] = before
-            self.error = error
+            self.errors[thread] = error
         finally:
             self.thread = None
 
     def take_error(self) -> Optional[BaseException]:
-        error, self.error = self.error, None
-        return error
+        """Of the calling thread's push."""
+        return self.errors.pop(threading.get_ident(), None)
 
 
 class KVStore:
@@ -233,10 +234,11 @@ class KVStore:
     def _set_updater(self, updater: Optional[Updater]) -> None:
         """Embedded stores only: updater(key, input, stored) changes `stored` in place, on the
         thread that pushes. None takes it away. It must not call this store."""
-        call = None if updater is None else _UpdaterCall(updater)
-        pointer = call.pointer if call is not None else _library.UPDATER()
+        calls = [] if updater is None else [_UpdaterCall(updater)]
+        pointer = calls[0].pointer if calls else _library.UPDATER()
+        self._native.updaters.extend(calls)  # before C has it
         self._native.check(self._library.kv_set_updater(self._use(), pointer, None))
-        self._native.updater = call
+        self._native.updaters = calls
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
         raise _later("gradient compression")
@@ -299,10 +301,10 @@ class KVStore:
 
     def _use(self) -> ctypes.c_void_p:
         """The pointer; refuses a closed store, and an updater that calls its own store."""
-        updater = self._native.updater
-        if updater is not None and updater.thread == threading.get_ident():
-            raise KVStoreError("INVALID_FIELD", "an updater calls its own store",
-                               next_step="Change the stored array alone.")
+        for updater in self._native.updaters:
+            if updater.thread == threading.get_ident():
+                raise KVStoreError("INVALID_FIELD", "an updater calls its own store",
+                                   next_step="Change the stored array alone.")
         return self._native.use()
 
     @staticmethod
@@ -314,12 +316,17 @@ class KVStore:
         handle = Handle(self._native, packed)
         try:
             handle.start(function, *arguments)
-        finally:
-            updater = self._native.updater
-            error = None if updater is None else updater.take_error()
-            if error is not None:
-                raise error
+        except KVStoreError as failure:
+            self._raise_updater_error(failure)
+            raise
+        self._raise_updater_error(handle.settle() if self._native.updaters else None)
         return handle
+
+    def _raise_updater_error(self, cause: Optional[KVStoreError]) -> None:
+        for updater in self._native.updaters:
+            error = updater.take_error()
+            if error is not None:
+                raise error from cause
 
     def _end(self, handle: Handle, wait: bool) -> Optional[Handle]:
         if not wait:

@@ -16,10 +16,11 @@ from . import lr_scheduler, optimizer
 from ._arguments import empty
 from ._errors import KVStoreError
 from ._native import Handle
+from ._rows import RowSparse
 from ._store import KVStore, create
 
-__all__ = ["Handle", "KVStore", "KVStoreError", "create", "empty", "lr_scheduler", "optimizer",
-           "tune_malloc"]
+__all__ = ["Handle", "KVStore", "KVStoreError", "RowSparse", "create", "empty", "lr_scheduler",
+           "optimizer", "tune_malloc"]
 
 
 def tune_malloc() -> None:

@@ -44,8 +44,15 @@ class View:
 
 # ------------------------------------------------------------------ keys
 
-def _field_error(detail: str) -> KVStoreError:
+def field_error(detail: str) -> KVStoreError:
     return KVStoreError("INVALID_FIELD", detail)
+
+
+def read_keys(key: Any) -> tuple[list[KeyLike], bool]:
+    """The keys of a call, and whether they were given as a list."""
+    if isinstance(key, (list, tuple)):
+        return [_read_key(entry) for entry in key], True
+    return [_read_key(key)], False
 
 
 def _read_key(key: Any) -> KeyLike:
@@ -55,50 +62,64 @@ def _read_key(key: Any) -> KeyLike:
         except UnicodeEncodeError:
             known = False
         if not known:
-            raise _field_error("a key is UTF-8 without NUL")
+            raise field_error("a key is UTF-8 without NUL")
         return key
     if isinstance(key, (bool, numpy.bool_)) or not hasattr(key, "__index__"):
-        raise _field_error(f"a key is an int or a str, not {type(key).__name__}")
+        raise field_error(f"a key is an int or a str, not {type(key).__name__}")
     number = operator.index(key)
     if not -2 ** 63 <= number < 2 ** 63:
-        raise _field_error(f"the key {number} does not fit 64 bits")
+        raise field_error(f"the key {number} does not fit 64 bits")
     return number
 
 
-def _pair(keys: list[KeyLike], many: bool, given: Any, what: str) -> list[list[Any]]:
+def pair(keys: list[KeyLike], many: bool, given: Any, what: str) -> list[list[Any]]:
     """What belongs to each key, as lists."""
     if given is None:
-        raise _field_error(f"{what} is needed")
+        raise field_error(f"{what} is needed")
     if not many:
         given = [given]
     elif not isinstance(given, (list, tuple)):
-        raise _field_error(f"for a list of keys, {what} is a list, not {type(given).__name__}")
+        raise field_error(f"for a list of keys, {what} is a list, not {type(given).__name__}")
     if len(given) != len(keys):
-        raise _field_error(f"{len(keys)} keys, but {what} has {len(given)} entries")
+        raise field_error(f"{len(keys)} keys, but {what} has {len(given)} entries")
     return [list(entry) if isinstance(entry, (list, tuple)) else [entry] for entry in given]
+
+
+def pack_keys(keys: list[KeyLike]) -> Any:
+    packed = (_library.Key * len(keys))()
+    for place, key in zip(packed, keys):
+        if isinstance(key, str):
+            place.name = key.encode()
+        else:
+            place.number = key
+    return packed
+
+
+def pack_counts(lists: list[list[Any]]) -> Any:
+    return (ctypes.c_size_t * len(lists))(*map(len, lists))
 
 
 # ------------------------------------------------------------------ arrays
 
-def _tensor_error(detail: str, next_step: str) -> KVStoreError:
+def tensor_error(detail: str, next_step: str) -> KVStoreError:
     return KVStoreError("INVALID_TENSOR", detail, next_step=next_step)
 
 
 def _read_tensor(tensor: Any) -> View:
     """A torch tensor, which shares its memory with what numpy() gives."""
     if tensor.device.type != "cpu":
-        raise _tensor_error(f"a tensor is on {tensor.device}", "Pass tensor.cpu().")
+        raise tensor_error(f"a tensor is on {tensor.device}", "Pass tensor.cpu().")
     tensor = tensor.detach()
     torch = sys.modules["torch"]
     if tensor.dtype == torch.bfloat16:  # numpy has no such dtype: its bits
         return View(tensor.view(torch.int16).numpy(), _library.BF16)
-    return _read_array(tensor.numpy())
+    return read_array(tensor.numpy())
 
 
-def _read_array(array: Numbers) -> View:
+def read_array(array: Numbers) -> View:
     code = _CODES.get(array.dtype.name)
     if code is None or not array.dtype.isnative:
-        raise _tensor_error(f"an array has the dtype {array.dtype}",
+        raise tensor_error(f"an array has the dtype {array.dtype}",
                             "Convert it by astype to one of " + ", ".join(_CODES) + ".")
     return View(array, code)
 
@@ -111,18 +132,18 @@ def _is_tensor(value: Any) -> bool:
 def _read(value: Any) -> tuple[View, bool]:
     """The array of a value, and whether it is the value's own memory."""
     if isinstance(value, numpy.ndarray):
-        return _read_array(value), True
+        return read_array(value), True
     if _is_tensor(value):
         return _read_tensor(value), True
     if hasattr(value, "__array_interface__"):
-        return _read_array(numpy.asarray(value)), not isinstance(value, numpy.generic)
+        return read_array(numpy.asarray(value)), not isinstance(value, numpy.generic)
     try:
-        return _read_array(numpy.asarray(memoryview(value))), True
+        return read_array(numpy.asarray(memoryview(value))), True
     except TypeError:
         pass
     if hasattr(value, "__array__"):
-        return _read_array(numpy.asarray(value)), False
-    raise _tensor_error(f"a value is of type {type(value).__name__}", "Pass a numpy array.")
+        return read_array(numpy.asarray(value)), False
+    raise tensor_error(f"a value is of type {type(value).__name__}", "Pass a numpy array.")
 
 
 def _read_value(value: Any) -> View:
@@ -134,10 +155,10 @@ def _read_value(value: Any) -> View:
 def _read_out(out: Any) -> View:
     view, own = _read(out)
     if not own:
-        raise _tensor_error(f"an out of type {type(out).__name__} cannot be filled in place",
+        raise tensor_error(f"an out of type {type(out).__name__} cannot be filled in place",
                             "Pass a numpy array.")
     if not view.array.flags.writeable:
-        raise _tensor_error("an out is read-only", "Pass an array that may be written.")
+        raise tensor_error("an out is read-only", "Pass an array that may be written.")
     return view
 
 
@@ -179,6 +200,15 @@ def may_borrow(views: list[View]) -> bool:
 
 # ------------------------------------------------------------------ for the library
 
+def address_of(array: Numbers) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def pack_shape(shape: tuple[int, ...]) -> Any:
+    return (ctypes.c_uint64 * len(shape))(*shape)
+
+
 class Packed:
     """The arguments of one call.
 
@@ -192,28 +222,27 @@ class Packed:
 
     def __init__(self, key: Any, value: Any = None, out: Any = None, *, with_values: bool = False,
                  with_outs: bool = False, in_place: bool = False) -> None:
-        many = isinstance(key, (list, tuple))
-        keys = [_read_key(entry) for entry in key] if many else [_read_key(key)]
+        keys, many = read_keys(key)
         self.count = len(keys)
         self.keep: list[Any] = []
         self.copies: list[tuple[Numbers, Numbers]] = []
         self.value_views: list[View] = []
-        self.keys = self._pack_keys(keys)
+        self.keys = pack_keys(keys)
         self.values: Any = None
         self.value_counts: Any = None
         self.outs: Any = None
         self.out_counts: Any = None
         if with_values:
-            lists = _pair(keys, many, value, "value")
+            lists = pair(keys, many, value, "value")
             read = self._out_view if in_place else _read_value
             self.value_views = [read(entry) for entries in lists for entry in entries]
             self.values = self._pack_arrays(self.value_views)
-            self.value_counts = self._pack_counts(lists)
+            self.value_counts = pack_counts(lists)
         if with_outs:
-            lists = _pair(keys, many, out, "out")
+            lists = pair(keys, many, out, "out")
             self.outs = self._pack_arrays([self._out_view(entry) for entries in lists
                                            for entry in entries])
-            self.out_counts = self._pack_counts(lists)
+            self.out_counts = pack_counts(lists)
 
     def _out_view(self, out: Any) -> View:
         """The out itself, or a copy that is written back at the end."""
@@ -224,29 +253,14 @@ class Packed:
             view.array = copy
         return view
 
-    @staticmethod
-    def _pack_keys(keys: list[KeyLike]) -> Any:
-        packed = (_library.Key * len(keys))()
-        for place, key in zip(packed, keys):
-            if isinstance(key, str):
-                place.name = key.encode()
-            else:
-                place.number = key
-        return packed
-
     def _pack_arrays(self, views: list[View]) -> Any:
         packed = (_library.Array * len(views))()
         for i, view in enumerate(views):
             array = view.array
-            shape = (ctypes.c_uint64 * array.ndim)(*array.shape)
-            packed[i] = _library.Array(array.__array_interface__["data"][0], view.code, array.ndim,
-                                       shape)
-            self.keep.append((array, shape))
+            packed[i] = _library.Array(address_of(array), view.code, array.ndim,
+                                       pack_shape(array.shape))
+            self.keep.append(array)
         return packed
-
-    @staticmethod
-    def _pack_counts(lists: list[list[Any]]) -> Any:
-        return (ctypes.c_size_t * len(lists))(*map(len, lists))
 
     def write_back(self) -> None:
         """Fills the outs that were not contiguous."""

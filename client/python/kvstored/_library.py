@@ -45,6 +45,12 @@ class Statistics(Structure):
     _fields_ = [(name, c_uint64) for name in STATISTICS]
 
 
+class RowSparse(Structure):
+    _fields_ = [("data", c_void_p), ("dtype", c_int), ("rank", c_uint32),
+                ("shape", POINTER(c_uint64)), ("ids", c_void_p), ("id_dtype", c_int),
+                ("count", c_uint64)]
+
+
 UPDATER = ctypes.CFUNCTYPE(None, Key, POINTER(Array), POINTER(Array), c_void_p)
 
 _STORE = c_void_p
@@ -52,6 +58,7 @@ _HANDLE = POINTER(c_void_p)
 _KEYS = POINTER(Key)
 _ARRAYS = POINTER(Array)
 _COUNTS = POINTER(c_size_t)
+_ROWS = POINTER(RowSparse)
 
 # name: (what it returns, what it takes)
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
@@ -83,6 +90,17 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "kv_is_capable": (c_int, [_STORE, c_char_p, POINTER(c_int)]),
     "kv_count": (None, [_STORE, POINTER(Statistics)]),
     "kv_tune_malloc": (None, []),
+}
+
+# What a library may lack: asking for it is UNIMPLEMENTED.
+_LATER: dict[str, tuple[Any, list[Any]]] = {
+    "kv_init_row_sparse": (c_int, [_STORE, _KEYS, _ROWS, c_size_t]),
+    "kv_push_row_sparse": (c_int, [_STORE, _KEYS, _ROWS, _COUNTS, c_size_t, c_int, _HANDLE]),
+    "kv_row_sparse_pull": (c_int, [_STORE, _KEYS, _ROWS, _COUNTS, _ARRAYS, c_size_t, c_size_t,
+                                   c_int, _HANDLE]),
+    "kv_set_gradient_compression": (c_int, [_STORE, c_char_p]),
+    "kv_save_optimizer_states": (c_int, [_STORE, c_char_p, c_int]),
+    "kv_load_optimizer_states": (c_int, [_STORE, c_char_p]),
 }
 
 
@@ -117,4 +135,14 @@ def load() -> Any:
             raise ImportError(f"{library._name} is older than this package: it has no {name}")
         function.restype = result
         function.argtypes = arguments
+    for name, (result, arguments) in _LATER.items():
+        function = getattr(library, name, None)
+        if function is not None:
+            function.restype = result
+            function.argtypes = arguments
     return library
+
+
+def find(name: str) -> Any:
+    """A function that the library may lack, or None."""
+    return getattr(load(), name, None)

@@ -15,11 +15,12 @@ import os
 import threading
 import time
 import weakref
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from . import _library
 from ._arguments import Packed
 from ._errors import KVStoreError, from_status
+from ._rows import PackedRows
 
 _SLICE_MS = 200  # how long a signal may have to wait for the interpreter
 _FORKED_DETAIL = "the store was made by another process, before a fork"
@@ -161,9 +162,9 @@ def create(type_: str, address: Optional[str], options: _library.Options) -> Nat
 class Handle:
     """Something asked for and not yet waited for: of a call with wait=False."""
 
-    def __init__(self, native: Native, packed: Packed) -> None:
+    def __init__(self, native: Native, packed: Union[Packed, PackedRows]) -> None:
         self._native = native
-        self._packed: Optional[Packed] = packed
+        self._packed: Union[Packed, PackedRows, None] = packed
         self._pointer = ctypes.c_void_p()
         self._mutex = threading.Lock()
         self._error: Optional[KVStoreError] = None

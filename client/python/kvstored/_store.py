@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import threading
 import time
 import warnings
@@ -15,6 +16,7 @@ from . import _library, _native
 from ._arguments import KeyLike, Packed, array_at, key_of, may_borrow
 from ._errors import KVStoreError
 from ._native import Handle
+from ._rows import PackedRows, all_rows, drop_rows, has_rows
 from .optimizer import Optimizer
 
 Keys = Union[KeyLike, Sequence[KeyLike]]
@@ -134,11 +136,18 @@ class KVStore:
     # -------------------------------------------------------------- init, push, pull
 
     def init(self, key: Keys, value: Any) -> None:
-        """Rank 0's values count; other ranks wait for them."""
-        packed = Packed(key, value, with_values=True)
-        if any(count != 1 for count in packed.value_counts):
-            raise KVStoreError("INVALID_FIELD", "init takes one value a key")
+        """Rank 0's values count; other ranks wait for them. RowSparse values make keys of
+        row_sparse storage."""
         self._use()
+        if has_rows(value):
+            function = _later_function("kv_init_row_sparse", "row_sparse values")
+            rows = PackedRows(key, value, "value")
+            rows.pack_values()
+            _check_single(rows.counts)
+            self._native.call(function, rows.keys, rows.rows, rows.count)
+            return
+        packed = Packed(key, value, with_values=True)
+        _check_single(packed.value_counts)
         self._native.call(self._library.kv_init, packed.keys, packed.values, packed.count)
 
     def push(self, key: Keys, value: Any, priority: int = 0, *, copy: bool = True,
@@ -148,10 +157,13 @@ class KVStore:
         copy  False: the value is read where it lies, and is not to be changed until waited for
         wait  True: returns when it is applied; False: gives a handle
         """
-        packed = Packed(key, value, with_values=True)
-        handle = self._start(self._library.kv_push, packed, packed.keys, packed.values,
-                             packed.value_counts, packed.count, priority,
-                             self._flags(packed, copy))
+        if has_rows(value):
+            handle = self._push_rows(key, value, priority)
+        else:
+            packed = Packed(key, value, with_values=True)
+            handle = self._start(self._library.kv_push, packed, packed.keys, packed.values,
+                                 packed.value_counts, packed.count, priority,
+                                 self._flags(packed, copy))
         if wait is False:
             return handle
         if wait is True:
@@ -161,9 +173,14 @@ class KVStore:
         self._reap()
         return None
 
-    def pull(self, key: Keys, out: Any, priority: int = 0, *, wait: bool = True
-             ) -> Optional[Handle]:
-        """Fills `out` with the newest value, that of one's own pushes included."""
+    def pull(self, key: Keys, out: Any, priority: int = 0, ignore_sparse: bool = True, *,
+             wait: bool = True) -> Optional[Handle]:
+        """Fills `out` with the newest value, that of one's own pushes included. RowSparse outs are
+        left as they are, as MXNet does, or with ignore_sparse=False filled with all rows."""
+        if has_rows(out):
+            if not ignore_sparse:
+                return self.row_sparse_pull(key, out, all_rows(out), priority, wait=wait)
+            key, out = drop_rows(key, out)
         packed = Packed(key, out=out, with_outs=True)
         handle = self._start(self._library.kv_pull, packed, packed.keys, packed.outs,
                              packed.out_counts, packed.count, priority)
@@ -184,8 +201,16 @@ class KVStore:
         self.init(key, value)
         self.pull(key, out, priority)
 
-    def row_sparse_pull(self, key: Keys, out: Any, row_ids: Any = None, priority: int = 0) -> None:
-        raise _later("row_sparse values")
+    def row_sparse_pull(self, key: Keys, out: Any, row_ids: Any = None, priority: int = 0, *,
+                        wait: bool = True) -> Optional[Handle]:
+        """Fills each RowSparse of `out` with the rows that `row_ids` names, each once, in ascending
+        order. `row_ids`: one array of integers for all outs, or a list with one for each."""
+        function = _later_function("kv_row_sparse_pull", "row_sparse values")
+        rows = PackedRows(key, out, "out")
+        rows.pack_outs(row_ids)
+        handle = self._start(function, rows, rows.keys, rows.rows, rows.counts, rows.row_ids,
+                             rows.row_ids_count, rows.count, priority)
+        return self._end(handle, wait)
 
     def view(self, key: KeyLike) -> Any:
         raise _later("shared memory")
@@ -241,13 +266,24 @@ class KVStore:
         self._native.updaters = calls
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
-        raise _later("gradient compression")
+        """{"type": "2bit", "threshold": 0.5}: what the pushes that follow send. What is left out
+        stays here and is added to the next gradient of the key."""
+        function = _later_function("kv_set_gradient_compression", "gradient compression")
+        self._use()
+        self._native.call(function, json.dumps(compression_params).encode())
 
-    def save_optimizer_states(self, fname: str, dump_optimizer: bool = False) -> None:
-        raise _later("optimizer states on disk")
+    def save_optimizer_states(self, fname: Union[str, "os.PathLike[str]"],
+                              dump_optimizer: bool = False) -> None:
+        """The states of all keys as a safetensors file on this machine."""
+        function = _later_function("kv_save_optimizer_states", "optimizer states on disk")
+        self._use()
+        self._native.call(function, os.fsencode(fname), int(dump_optimizer))
 
-    def load_optimizer_states(self, fname: str) -> None:
-        raise _later("optimizer states on disk")
+    def load_optimizer_states(self, fname: Union[str, "os.PathLike[str]"]) -> None:
+        """The states of a saved file: all, or none where it does not fit the store."""
+        function = _later_function("kv_load_optimizer_states", "optimizer states on disk")
+        self._use()
+        self._native.call(function, os.fsencode(fname))
 
     # -------------------------------------------------------------- all workers
 
@@ -311,7 +347,13 @@ class KVStore:
     def _flags(packed: Packed, copy: bool) -> int:
         return _library.BORROW if not copy or may_borrow(packed.value_views) else 0
 
-    def _start(self, function: Any, packed: Packed, *arguments: Any) -> Handle:
+    def _push_rows(self, key: Keys, value: Any, priority: int) -> Handle:
+        function = _later_function("kv_push_row_sparse", "row_sparse values")
+        rows = PackedRows(key, value, "value")
+        rows.pack_values()
+        return self._start(function, rows, rows.keys, rows.rows, rows.counts, rows.count, priority)
+
+    def _start(self, function: Any, packed: Union[Packed, PackedRows], *arguments: Any) -> Handle:
         self._use()
         handle = Handle(self._native, packed)
         try:
@@ -357,5 +399,18 @@ class KVStore:
             raise failure
 
 
+def _check_single(counts: Any) -> None:
+    if any(count != 1 for count in counts):
+        raise KVStoreError("INVALID_FIELD", "init takes one value a key")
+
+
 def _later(what: str) -> KVStoreError:
     return KVStoreError("UNIMPLEMENTED", f"{what}: not in this version")
+
+
+def _later_function(name: str, what: str) -> Any:
+    """A function that not every library has."""
+    function = _library.find(name)
+    if function is None:
+        raise _later(what)
+    return function

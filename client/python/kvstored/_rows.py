@@ -1,0 +1,165 @@
+"""RowSparse: some rows of a value that has many, and how libkvstore takes and gives them."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Union
+
+import numpy
+
+from . import _library
+from ._arguments import Numbers, address_of, field_error, pack_counts, pack_keys, pack_shape, \
+    pair, read_array, read_keys, tensor_error
+
+_ID_DTYPES = {"uint8": _library.U8, "int8": _library.I8, "int32": _library.I32,
+              "int64": _library.I64, "float32": _library.F32, "float64": _library.F64}
+
+
+class RowSparse:
+    """Rows of a value.
+
+    indices  which rows: int64, one dimension. Given to a store they may be in any order and stand
+             twice (the rows are added up); from a store each stands once, in ascending order
+    values   (len(indices), *shape[1:])
+    shape    of the whole value; the first dimension counts its rows
+    """
+
+    def __init__(self, indices: Any, values: Any, shape: tuple[int, ...]) -> None:
+        self.shape = tuple(int(size) for size in shape)
+        self.indices = _read_ids(indices).reshape(-1)
+        self.values: Numbers = numpy.asarray(values)
+        expected = (len(self.indices), *self.shape[1:])
+        if not self.shape or self.values.shape != expected:
+            raise tensor_error(f"rows have the shape {self.values.shape}",
+                               f"Of {len(self.indices)} indices and the shape {self.shape} it is "
+                               f"{expected}.")
+
+    @property
+    def dtype(self) -> numpy.dtype[Any]:
+        kind: numpy.dtype[Any] = self.values.dtype
+        return kind
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, ...], dtype: Any = "float32") -> "RowSparse":
+        """No rows yet: an out."""
+        return cls(numpy.empty(0, "int64"), numpy.empty((0, *tuple(shape)[1:]), dtype), shape)
+
+    @classmethod
+    def from_dense(cls, array: Any) -> "RowSparse":
+        """The rows that are not all zero."""
+        dense = numpy.asarray(array)
+        found = numpy.flatnonzero(dense.reshape(len(dense), -1).any(axis=1))
+        return cls(found, dense[found], dense.shape)
+
+    def todense(self) -> Numbers:
+        dense = numpy.zeros(self.shape, self.dtype)
+        numpy.add.at(dense, self.indices, self.values)
+        return dense
+
+    def __repr__(self) -> str:
+        return f"<kvstored.RowSparse {len(self.indices)} rows of {self.shape} {self.dtype}>"
+
+
+def _read_ids(given: Any) -> Numbers:
+    """Whole numbers of a dtype that the library reads; it checks their range."""
+    ids: Numbers = numpy.asarray(given)
+    if ids.size == 0:
+        ids = ids.astype("int64")
+    if ids.dtype.name not in _ID_DTYPES and ids.dtype.kind in "iu":
+        ids = ids.astype("int64")
+    if ids.dtype.name not in _ID_DTYPES or not ids.dtype.isnative:
+        raise tensor_error(f"row ids have the dtype {ids.dtype}", "Pass integers.")
+    return numpy.asarray(ids, order="C")
+
+
+def has_rows(given: Any) -> bool:
+    """True when there is a RowSparse among the values or outs of a call."""
+    if isinstance(given, (list, tuple)):
+        return any(has_rows(entry) for entry in given)
+    return isinstance(given, RowSparse)
+
+
+class PackedRows:
+    """The arguments of a call with RowSparse values or outs."""
+
+    def __init__(self, key: Any, given: Any, what: str) -> None:
+        keys, many = read_keys(key)
+        lists = pair(keys, many, given, what)
+        self.count = len(keys)
+        self.keys = pack_keys(keys)
+        self.counts = pack_counts(lists)
+        self.sparse: list[RowSparse] = [entry for entries in lists for entry in entries]
+        for entry in self.sparse:
+            if not isinstance(entry, RowSparse):
+                raise field_error(f"of one call, each {what} is a RowSparse or none is")
+        self.rows = (_library.RowSparse * len(self.sparse))()
+        self.keep: list[Any] = []
+        self.outs: list[tuple[Numbers, Numbers]] = []  # ids and rows as they arrive
+        self.row_ids: Any = None
+        self.row_ids_count = 0
+
+    def pack_values(self) -> None:
+        for place, entry in zip(self.rows, self.sparse):
+            self._fill(place, entry, numpy.asarray(entry.values, order="C"),
+                       numpy.asarray(entry.indices, order="C"))
+            place.count = len(entry.indices)
+
+    def pack_outs(self, row_ids: Any) -> None:
+        """`row_ids`: one array for all outs, or a list with one for each."""
+        if row_ids is None:
+            raise field_error("row_ids is needed")
+        if isinstance(row_ids, (list, tuple)) and any(numpy.ndim(ids) > 0 for ids in row_ids):
+            lists = [_read_ids(ids) for ids in row_ids]
+        else:
+            lists = [_read_ids(row_ids)]
+        if len(lists) not in (1, len(self.sparse)):
+            raise field_error(f"{len(self.sparse)} outs, but {len(lists)} lists of row ids")
+        self.row_ids = (_library.Array * len(lists))()
+        self.row_ids_count = len(lists)
+        for i, ids in enumerate(lists):
+            self.row_ids[i] = _library.Array(address_of(ids), _ID_DTYPES[ids.dtype.name], ids.ndim,
+                                             pack_shape(ids.shape))
+            self.keep.append(ids)
+        for i, (place, entry) in enumerate(zip(self.rows, self.sparse)):
+            room = lists[i if len(lists) > 1 else 0].size
+            ids = numpy.empty(room, "int64")
+            rows = numpy.empty((room, *entry.shape[1:]), entry.dtype)
+            self._fill(place, entry, rows, ids)
+            self.outs.append((ids, rows))
+
+    def _fill(self, place: Any, entry: RowSparse, rows: Numbers, ids: Numbers) -> None:
+        place.data = address_of(rows)
+        place.dtype = read_array(rows).code
+        place.rank = len(entry.shape)
+        place.shape = pack_shape(entry.shape)
+        place.ids = address_of(ids)
+        place.id_dtype = _ID_DTYPES[ids.dtype.name]
+        self.keep.append((rows, ids))
+
+    def write_back(self) -> None:
+        """Fills the outs."""
+        for place, entry, (ids, rows) in zip(self.rows, self.sparse, self.outs):
+            entry.indices = ids[:place.count]
+            entry.values = rows[:place.count]
+
+
+def drop_rows(key: Any, out: Any) -> tuple[list[Any], list[Any]]:
+    """The keys and outs of a call without the RowSparse ones."""
+    keys, many = read_keys(key)
+    kept = []
+    for name, outs in zip(keys, pair(keys, many, out, "out")):
+        dense = [entry for entry in outs if not isinstance(entry, RowSparse)]
+        if dense:
+            kept.append((name, dense))
+    return [name for name, _ in kept], [dense for _, dense in kept]
+
+
+def all_rows(sparse: Any) -> Union[Numbers, list[Any]]:
+    """The ids of every row of each."""
+    if isinstance(sparse, (list, tuple)):
+        return [ids for entry in sparse for ids in _as_list(all_rows(entry))]
+    return numpy.arange(sparse.shape[0], dtype="int64")
+
+
+def _as_list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]

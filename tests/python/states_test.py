@@ -1,0 +1,131 @@
+"""Optimizer states on disk and gradient compression, from Python."""
+
+import os
+import pathlib
+import tempfile
+import unittest
+
+import numpy
+
+import case
+import kvstored
+
+RULE = kvstored.optimizer.SGD(learning_rate=0.5, momentum=0.5)
+
+
+def ones():
+    return numpy.ones(4, "float32")
+
+
+@unittest.skipIf(kvstored._library.find("kv_save_optimizer_states"), "this libkvstore has states")
+class StatesLater(case.Case):
+    def test_they_are_unimplemented(self):
+        with kvstored.create("local") as kv, self.refused("UNIMPLEMENTED"):
+            kv.save_optimizer_states("/nonexistent/x")
+        with kvstored.create("local") as kv, self.refused("UNIMPLEMENTED"):
+            kv.load_optimizer_states("/nonexistent/x")
+
+
+@unittest.skipIf(kvstored._library.find("kv_set_gradient_compression"), "this libkvstore has it")
+class CompressionLater(case.Case):
+    def test_it_is_unimplemented(self):
+        with kvstored.create("device") as kv, self.refused("UNIMPLEMENTED"):
+            kv.set_gradient_compression({"type": "2bit"})
+
+
+class States:
+    """`open` gives a store without keys."""
+
+    def trained(self, kv, pushes=3):
+        kv.init("w", ones())
+        kv.set_optimizer(RULE)
+        for _ in range(pushes):
+            kv.push("w", ones())
+
+    def value(self, kv):
+        out = numpy.zeros(4, "float32")
+        kv.pull("w", out)
+        return out
+
+    def test_training_goes_on_from_a_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "states.safetensors")
+            first = self.open()
+            self.trained(first)
+            weights = self.value(first)
+            first.save_optimizer_states(path, dump_optimizer=True)
+            first.push("w", ones())
+            expected = self.value(first)
+            second = self.open()
+            second.init("w", weights)
+            second.load_optimizer_states(pathlib.Path(path))
+            self.assertEqual(first.get_optimizer(), second.get_optimizer())
+            second.push("w", ones())
+            self.assert_array(expected, self.value(second))
+
+    def test_a_file_that_does_not_fit_changes_nothing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "states.safetensors")
+            first = self.open()
+            self.trained(first)
+            first.save_optimizer_states(path)
+            second = self.open()
+            second.init("other", ones())
+            second.set_optimizer(RULE)
+            with self.assertRaises(kvstored.KVStoreError):
+                second.load_optimizer_states(path)
+            with self.assertRaises(kvstored.KVStoreError):
+                second.load_optimizer_states(os.path.join(folder, "nothing"))
+
+
+@case.needs("kv_save_optimizer_states")
+class LocalStates(States, case.Case):
+    def open(self):
+        kv = kvstored.create("local")
+        self.addCleanup(kv.close)
+        return kv
+
+
+@case.needs("kv_save_optimizer_states")
+class DistributedStates(States, case.Case):
+    def open(self):
+        server = case.Server()
+        self.addCleanup(server.__exit__, None, None, None)
+        kv = kvstored.create("dist_sync", server.grpc)
+        self.addCleanup(kv.close)
+        return kv
+
+
+@case.needs("kv_set_gradient_compression")
+class Compression(case.Case):
+    GIVEN = numpy.array([0.6, -0.6, 0.3, 0.1], "float32")
+
+    def check(self, kv):
+        """The seed's 2bit: what is left out is added to the next gradient."""
+        kv.set_gradient_compression({"type": "2bit", "threshold": 0.5})
+        kv.init("w", ones())
+        out = numpy.zeros(4, "float32")
+        kv.pull("w", out)
+        self.assert_array(1, out)
+        kv.pushpull("w", self.GIVEN.copy(), out=out)
+        self.assert_array(numpy.array([0.5, -0.5, 0, 0], "float32"), out)
+        kv.pushpull("w", self.GIVEN.copy(), out=out)
+        self.assert_array(numpy.array([0.5, -0.5, 0.5, 0], "float32"), out)
+
+    def test_between_devices(self):
+        with kvstored.create("device") as kv:
+            self.check(kv)
+
+    def test_to_a_server(self):
+        with case.Server() as server, kvstored.create("dist_sync", server.grpc) as kv:
+            self.check(kv)
+
+    def test_what_it_does_not_know_is_refused(self):
+        with kvstored.create("device") as kv:
+            for given in ({"type": "3bit"}, {}, {"type": "2bit", "threshold": -1}):
+                with self.refused("INVALID_FIELD"):
+                    kv.set_gradient_compression(given)
+
+
+if __name__ == "__main__":
+    case.main()

@@ -19,18 +19,9 @@ static void sleep_briefly(void)
     (void)nanosleep(&pause, NULL);
 }
 
-/* The address file is {"grpc": "127.0.0.1:43210", "http": "..."}; it appears by rename, whole. */
-static bool read_address(const char *path, char *out, size_t out_bytes)
+static bool find_address(const char *text, const char *name, char *out, size_t out_bytes)
 {
-    char text[512];
-    FILE *file = fopen(path, "r");
-    if (file == NULL) {
-        return false;
-    }
-    const size_t bytes = fread(text, 1, sizeof text - 1, file);
-    (void)fclose(file);
-    text[bytes] = '\0';
-    const char *start = strstr(text, "\"grpc\"");
+    const char *start = strstr(text, name);
     start = start == NULL ? NULL : strchr(start, ':');
     start = start == NULL ? NULL : strchr(start, '"');
     const char *end = start == NULL ? NULL : strchr(start + 1, '"');
@@ -40,6 +31,21 @@ static bool read_address(const char *path, char *out, size_t out_bytes)
     memcpy(out, start + 1, (size_t)(end - start - 1));
     out[end - start - 1] = '\0';
     return true;
+}
+
+/* The address file is {"grpc": "127.0.0.1:43210", "http": "..."}; it appears by rename, whole. */
+static bool read_addresses(const char *path, fashion_server *server)
+{
+    char text[512];
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        return false;
+    }
+    const size_t bytes = fread(text, 1, sizeof text - 1, file);
+    (void)fclose(file);
+    text[bytes] = '\0';
+    return find_address(text, "\"grpc\"", server->address, sizeof server->address) &&
+           find_address(text, "\"http\"", server->http, sizeof server->http);
 }
 
 static void run_server(const char *program, const char *type, unsigned workers, const char *file)
@@ -79,7 +85,7 @@ bool fashion_server_start(const char *program, const char *type, unsigned worker
         run_server(program, type, workers, file);
     }
     for (int i = 0; server.process > 0 && i < START_SECONDS * POLLS_PER_SECOND; i++) {
-        if (read_address(file, server.address, sizeof server.address)) {
+        if (read_addresses(file, &server)) {
             *out = server;
             return true;
         }

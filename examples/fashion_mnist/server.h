@@ -13,6 +13,7 @@ typedef struct fashion_server {
     pid_t process;
     char folder[64];   /* holds the address file; removed by stop */
     char address[128]; /* of gRPC: "127.0.0.1:43210" */
+    char http[128];    /* of REST, alike */
 } fashion_server;
 
 /* Returns once the server takes calls. */

@@ -18,7 +18,7 @@
  * read, one to spare). */
 #define KVS_CUDA_SLOTS 4
 #define KVS_CUDA_PAYLOAD_BYTES ((size_t)KVS_PART_ELEMENTS * 4)
-#define KVS_CUDA_TABLE_BYTES ((size_t)64 * KVS_KIB)
+#define KVS_CUDA_TABLE_BYTES ((size_t)96 * KVS_KIB)
 #define KVS_CUDA_SLOT_BYTES (KVS_CUDA_PAYLOAD_BYTES + KVS_CUDA_TABLE_BYTES)
 /* What kernels read at once: every payload starts at such an address. */
 #define KVS_CUDA_WORD_BYTES ((size_t)16)

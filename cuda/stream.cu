@@ -25,23 +25,34 @@ static cudaError_t launch_moves(const cudaLaunchConfig_t *config, const void *ro
                               tiles);
 }
 
-static cudaError_t launch_f32(const cudaLaunchConfig_t *config, const void *rows, uint32_t count,
-                              uint64_t tiles)
+/* A rule's kernel. */
+template <typename Real, typename Step>
+static cudaError_t launch_update(const cudaLaunchConfig_t *config, const void *rows, uint32_t count,
+                                 uint64_t tiles)
 {
-    return cudaLaunchKernelEx(config, kvs_cuda_update_kernel_f32, (const update_f32 *)rows, count,
-                              tiles);
-}
-
-static cudaError_t launch_f64(const cudaLaunchConfig_t *config, const void *rows, uint32_t count,
-                              uint64_t tiles)
-{
-    return cudaLaunchKernelEx(config, kvs_cuda_update_kernel_f64, (const update_f64 *)rows, count,
-                              tiles);
+    return cudaLaunchKernelEx(config, kvs_cuda_update_kernel<Real, Step>,
+                              (const kvs_cuda_update<Real> *)rows, count, tiles);
 }
 
 static const kvs_cuda_row_kind move_rows = {sizeof(kvs_cuda_move), launch_moves};
-static const kvs_cuda_row_kind f32_rows = {sizeof(update_f32), launch_f32};
-static const kvs_cuda_row_kind f64_rows = {sizeof(update_f64), launch_f64};
+/* By kvs_rule. */
+#define ROW_F32(name, step, states)                                                                \
+    {sizeof(update_f32), launch_update<float, kvs_cuda_##step##_f32>},
+#define ROW_F64(name, step, states)                                                                \
+    {sizeof(update_f64), launch_update<double, kvs_cuda_##step##_f64>},
+static const kvs_cuda_row_kind f32_rows[] = {KVS_RULES(ROW_F32)};
+static const kvs_cuda_row_kind f64_rows[] = {KVS_RULES(ROW_F64)};
+
+template <typename Real, typename Step> static cudaError_t load_update(void)
+{
+    cudaFuncAttributes attributes;
+    return cudaFuncGetAttributes(&attributes, kvs_cuda_update_kernel<Real, Step>);
+}
+
+#define LOAD_F32(name, step, states) load_update<float, kvs_cuda_##step##_f32>,
+#define LOAD_F64(name, step, states) load_update<double, kvs_cuda_##step##_f64>,
+static cudaError_t (*const f32_loads[])(void) = {KVS_RULES(LOAD_F32)};
+static cudaError_t (*const f64_loads[])(void) = {KVS_RULES(LOAD_F64)};
 
 cudaError_t kvs_cuda_kernels_load(void)
 {
@@ -50,11 +61,9 @@ cudaError_t kvs_cuda_kernels_load(void)
     if (error == cudaSuccess) {
         error = kvs_cuda_casts_load();
     }
-    if (error == cudaSuccess) {
-        error = cudaFuncGetAttributes(&attributes, kvs_cuda_update_kernel_f32);
-    }
-    if (error == cudaSuccess) {
-        error = cudaFuncGetAttributes(&attributes, kvs_cuda_update_kernel_f64);
+    for (int rule = 0; rule < KVS_RULE_COUNT && error == cudaSuccess; rule++) {
+        error = f32_loads[rule]();
+        error = error == cudaSuccess ? f64_loads[rule]() : error;
     }
     return error;
 }
@@ -403,7 +412,7 @@ static void update_row(kvs_stream *stream, kvs_cuda_update<Real> *row, const kvs
 {
     memset((void *)row, 0, sizeof *row);
     round_numbers(&item->scalars, &row->numbers);
-    row->rule = item->scalars.rule;
+    row->element = item->scalars.element + offset / sizeof(Real);
     row->weight = (const Real *)((const uint8_t *)item->weight->data + offset);
     row->target = (Real *)((uint8_t *)item->target->data + offset);
     for (unsigned i = 0; i < kvs_rule_states(item->scalars.rule); i++) {
@@ -421,7 +430,9 @@ static void update_row(kvs_stream *stream, kvs_cuda_update<Real> *row, const kvs
 kvs_status kvs_cuda_update_item(kvs_stream *stream, const kvs_apply_item *item)
 {
     size_t bytes = (size_t)item->elements * kvs_dtype_bytes(item->dtype);
-    const kvs_cuda_row_kind *kind = item->dtype == KVS_F32 ? &f32_rows : &f64_rows;
+    bool wide = item->dtype == KVS_F64;
+    int rule = item->scalars.rule;
+    const kvs_cuda_row_kind *kind = wide ? &f64_rows[rule] : &f32_rows[rule];
     check_update(item, bytes);
     for (size_t offset = 0; offset < bytes;) {
         kvs_cuda_piece last = {NULL, bytes - offset};
@@ -429,10 +440,10 @@ kvs_status kvs_cuda_update_item(kvs_stream *stream, const kvs_apply_item *item)
         if (has_last(item)) {
             KVS_TRY(kvs_cuda_take_piece(stream, &item->last, offset, bytes - offset, &last));
         }
-        if (kind == &f32_rows) {
-            update_row(stream, (update_f32 *)kvs_cuda_row_place(stream), item, offset, &last);
-        } else {
+        if (wide) {
             update_row(stream, (update_f64 *)kvs_cuda_row_place(stream), item, offset, &last);
+        } else {
+            update_row(stream, (update_f32 *)kvs_cuda_row_place(stream), item, offset, &last);
         }
         offset += last.bytes;
     }

@@ -246,6 +246,7 @@ static void apply_run(void *context, size_t first_element, const uint8_t *data, 
     run.accumulator = advance(run.accumulator, skip);
     run.last = data;
     run.elements = elements;
+    run.element += first_element;
     to->apply(&run);
 }
 
@@ -263,6 +264,7 @@ static kvs_cpu_run whole_run(const kvs_apply_item *item, size_t bytes)
         .weight = item->weight->data,
         .target = item->target->data,
         .elements = (size_t)item->elements,
+        .element = item->scalars.element,
     };
     check_room(item->weight, bytes);
     check_room(item->target, bytes);
@@ -350,6 +352,7 @@ static void apply_half(const kvs_cpu_kernels *kernels, const kvs_apply_item *ite
                            .accumulator = &gradients,
                            .elements = elements,
                            .dtype = KVS_F32};
+    wide.scalars.element += first;
     gather_half(kernels, item, first, elements, gradient);
     if (item->master != NULL) {
         weights = offset_memory(item->master, first * sizeof weight[0]);

@@ -128,6 +128,8 @@ void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
     memset(item, 0, sizeof *item);
     kvs_optimizer_scalars(part->binding->optimizer, part->binding->multipliers, part->updates,
                           &item->scalars);
+    item->scalars.seed ^= part->key->hash;
+    item->scalars.element = part->index * part->key->part_elements;
     item->weight = &part->value->memory;
     item->target = &target->memory;
     for (int i = 0; i < KVS_RULE_STATES_MAX; i++) {

@@ -93,17 +93,15 @@ DEFINE_HALF(bf16)
     static inline void step##_##kind(const kvs_numbers_##kind *numbers, const kvs_cpu_run *run,    \
                                      size_t i, real gradient)                                      \
     {                                                                                              \
-        real *a = run->state[0];                                                                   \
-        real *b = run->state[1];                                                                   \
-        real s0 = (states) > 0 ? a[i] : 0;                                                         \
-        real s1 = (states) > 1 ? b[i] : 0;                                                         \
-        real weight = ((const real *)run->weight)[i];                                              \
-        ((real *)run->target)[i] = kvs_step_##step##_##kind(numbers, weight, gradient, &s0, &s1);  \
-        if ((states) > 0) {                                                                        \
-            a[i] = s0;                                                                             \
+        real state[KVS_RULE_STATES_MAX];                                                           \
+        for (int j = 0; j < (states); j++) {                                                       \
+            state[j] = ((const real *)run->state[j])[i];                                           \
         }                                                                                          \
-        if ((states) > 1) {                                                                        \
-            b[i] = s1;                                                                             \
+        real weight = ((const real *)run->weight)[i];                                              \
+        ((real *)run->target)[i] =                                                                 \
+            kvs_step_##step##_##kind(numbers, weight, gradient, state, run->element + i);          \
+        for (int j = 0; j < (states); j++) {                                                       \
+            ((real *)run->state[j])[i] = state[j];                                                 \
         }                                                                                          \
     }                                                                                              \
                                                                                                    \

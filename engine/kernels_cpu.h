@@ -22,6 +22,7 @@ typedef struct kvs_cpu_run {
     const void *accumulator; /* one of the two may be NULL */
     const void *last;
     size_t elements;
+    uint64_t element; /* the first one's place in its key */
 } kvs_cpu_run;
 
 typedef void kvs_cpu_apply_function(const kvs_cpu_run *run);

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "engine/family.h"
 #include "engine/learning_rate.h"
 
 #include <ctype.h>
@@ -16,52 +17,7 @@
 /* Of the JSON text: room for multipliers of some ten thousand keys. */
 #define TEXT_BYTES_MAX (1 * KVS_MIB)
 
-typedef enum line { LINE_19, LINE_20 } line;
-static const char *const line_names[] = {"1.9", "2.0"};
-
-typedef enum family { FAMILY_SGD, FAMILY_ADAM, FAMILY_TEST, FAMILY_LATER } family;
-
-/* Every name that MXNet registers, and in which lines. */
-static const struct {
-    const char *name;
-    family family;
-    bool in[2];
-} names[] = {
-    {"sgd", FAMILY_SGD, {true, true}},
-    {"adam", FAMILY_ADAM, {true, true}},
-    {"test", FAMILY_TEST, {true, true}},
-    {"adabelief", FAMILY_LATER, {false, true}},
-    {"adadelta", FAMILY_LATER, {true, true}},
-    {"adagrad", FAMILY_LATER, {true, true}},
-    {"adamax", FAMILY_LATER, {true, true}},
-    {"adamw", FAMILY_LATER, {false, true}},
-    {"ccsgd", FAMILY_LATER, {true, false}},
-    {"dcasgd", FAMILY_LATER, {true, true}},
-    {"ftml", FAMILY_LATER, {true, true}},
-    {"ftrl", FAMILY_LATER, {true, true}},
-    {"groupadagrad", FAMILY_LATER, {true, true}},
-    {"lamb", FAMILY_LATER, {true, true}},
-    {"lans", FAMILY_LATER, {false, true}},
-    {"lars", FAMILY_LATER, {true, true}},
-    {"lbsgd", FAMILY_LATER, {true, false}},
-    {"nadam", FAMILY_LATER, {true, true}},
-    {"nag", FAMILY_LATER, {true, true}},
-    {"rmsprop", FAMILY_LATER, {true, true}},
-    {"sgld", FAMILY_LATER, {true, true}},
-    {"signum", FAMILY_LATER, {true, true}},
-};
-#define NAMES (sizeof names / sizeof names[0])
 #define NAME_BYTES_MAX 32u
-
-/* What differs between the lines before anybody says otherwise. */
-static const struct {
-    double learning_rate;
-    bool lazy_update;
-} defaults[][2] = {
-    [FAMILY_SGD] = {{0.01, true}, {0.1, false}},
-    [FAMILY_ADAM] = {{0.001, true}, {0.001, false}},
-    [FAMILY_TEST] = {{0.01, false}, {0.01, false}},
-};
 
 /* lr_mult or wd_mult: by name, in bytewise order. Names are borrowed from the tree. */
 typedef struct multiplier {
@@ -78,19 +34,15 @@ struct kvs_optimizer {
     _Atomic uint32_t references;
     json_t *tree; /* what was parsed; lends the names of keys and the steps of schedules */
     char *json;   /* canonical */
-    const char *name;
-    family family;
-    line line;
+    const kvs_family *family;
+    kvs_line line;
     int rule; /* kvs_rule */
     kvs_learning_rate rate;
-    double momentum;
-    double beta1;
-    double beta2;
-    double epsilon;
+    double hyper[KVS_HYPER_COUNT];
     double wd;
     double rescale;
     double clip; /* INFINITY: none */
-    bool lazy_update;
+    bool has_lazy, lazy_update;
     bool multi_precision;
     uint64_t begin_num_update;
     multiplier_map lr_mult;
@@ -99,27 +51,22 @@ struct kvs_optimizer {
 
 /* ------------------------------------------------------------------ reading */
 
-static void fail_name(kvs_json_fields *fields, line rules, const char *given, const char *lower)
+static void fail_name(kvs_json_fields *fields, kvs_line line, const char *given, const char *lower)
 {
-    const char *words[NAMES];
-    size_t count = 0;
-    for (size_t i = 0; i < NAMES; i++) {
-        if (names[i].in[rules]) {
-            words[count++] = names[i].name;
-        }
-    }
+    const char *words[KVS_FAMILIES_MAX];
+    size_t count = kvs_family_names(line, words);
     const char *near = kvs_json_nearest(lower, words, count);
     if (near != NULL) {
         kvs_json_fail(fields, "name", "is no optimizer of rules %s: \"%s\", did you mean \"%s\"?",
-                      line_names[rules], given, near);
+                      kvs_line_names[line], given, near);
     } else {
-        kvs_json_fail(fields, "name", "is no optimizer of rules %s: \"%s\"", line_names[rules],
+        kvs_json_fail(fields, "name", "is no optimizer of rules %s: \"%s\"", kvs_line_names[line],
                       given);
     }
 }
 
 /* MXNet's registry does not tell upper from lower case. */
-static bool read_name(kvs_json_fields *fields, kvs_optimizer *optimizer, bool *later)
+static bool read_name(kvs_json_fields *fields, kvs_optimizer *optimizer)
 {
     const char *given;
     char lower[NAME_BYTES_MAX + 1];
@@ -131,16 +78,11 @@ static bool read_name(kvs_json_fields *fields, kvs_optimizer *optimizer, bool *l
     for (size_t i = 0; i <= bytes; i++) {
         lower[i] = (char)tolower((unsigned char)given[i]);
     }
-    for (size_t i = 0; i < NAMES; i++) {
-        if (names[i].in[optimizer->line] && strcmp(names[i].name, lower) == 0) {
-            optimizer->name = names[i].name;
-            optimizer->family = names[i].family;
-            *later = names[i].family == FAMILY_LATER;
-            return true;
-        }
+    optimizer->family = kvs_family_find(lower, optimizer->line);
+    if (optimizer->family == NULL) {
+        fail_name(fields, optimizer->line, given, lower);
     }
-    fail_name(fields, optimizer->line, given, lower);
-    return false;
+    return optimizer->family != NULL;
 }
 
 /* A number that f32 can hold. */
@@ -149,45 +91,20 @@ static bool read_number(kvs_json_fields *fields, const char *name, double *out)
     return kvs_json_double(fields, name, -FLT_MAX, FLT_MAX, out);
 }
 
-/* 1 would divide by 0 in the bias correction. */
-static void read_beta(kvs_json_fields *fields, const char *name, double *out)
-{
-    double beta;
-    if (!read_number(fields, name, &beta)) {
-        return;
-    }
-    if (!(beta >= 0 && beta < 1)) {
-        kvs_json_fail(fields, name, "must be at least 0 and below 1");
-        return;
-    }
-    *out = beta;
-}
-
 static void read_rule(kvs_json_fields *fields, kvs_optimizer *optimizer)
 {
-    bool old = optimizer->line == LINE_19;
-    switch (optimizer->family) {
-    case FAMILY_SGD:
-        (void)read_number(fields, "momentum", &optimizer->momentum);
+    kvs_line line = optimizer->line;
+    kvs_family_read(optimizer->family, line, fields, optimizer->hyper);
+    optimizer->rule = kvs_family_rule(optimizer->family, line, optimizer->hyper);
+    optimizer->has_lazy = kvs_family_lazy(optimizer->family, line, &optimizer->lazy_update);
+    if (optimizer->has_lazy) {
         (void)kvs_json_bool(fields, "lazy_update", &optimizer->lazy_update);
-        optimizer->rule = optimizer->momentum == 0 ? KVS_RULE_SGD : KVS_RULE_SGD_MOMENTUM;
-        break;
-    case FAMILY_ADAM:
-        read_beta(fields, "beta1", &optimizer->beta1);
-        read_beta(fields, "beta2", &optimizer->beta2);
-        (void)kvs_json_double(fields, "epsilon", 0, FLT_MAX, &optimizer->epsilon);
-        (void)kvs_json_bool(fields, "lazy_update", &optimizer->lazy_update);
-        optimizer->rule = old ? KVS_RULE_ADAM_19 : KVS_RULE_ADAM_20;
-        break;
-    default:
-        optimizer->rule = old ? KVS_RULE_TEST_19 : KVS_RULE_TEST_20;
-        break;
     }
 }
 
 static void read_rate(kvs_json_fields *fields, kvs_optimizer *optimizer)
 {
-    double base = defaults[optimizer->family][optimizer->line].learning_rate;
+    double base = kvs_family_learning_rate(optimizer->family, optimizer->line);
     bool fixed = false;
     if (!kvs_json_null(fields, "learning_rate")) {
         fixed = read_number(fields, "learning_rate", &base);
@@ -250,20 +167,19 @@ static kvs_status read_all(kvs_optimizer *optimizer, kvs_problem *problem)
 {
     kvs_json_errors errors = {.problem = problem};
     kvs_json_fields fields;
-    size_t chosen = LINE_19;
-    bool later = false;
+    size_t chosen = KVS_LINE_19;
     kvs_json_fields_init(&fields, NULL, "", optimizer->tree, &errors);
-    (void)kvs_json_choice(&fields, "rules", line_names, 2, &chosen);
-    optimizer->line = (line)chosen;
-    if (!read_name(&fields, optimizer, &later)) {
+    (void)kvs_json_choice(&fields, "rules", kvs_line_names, KVS_LINE_COUNT, &chosen);
+    optimizer->line = (kvs_line)chosen;
+    if (!read_name(&fields, optimizer)) {
         return kvs_json_status(&errors); /* whose fields these are is not known */
     }
-    if (later) {
+    const char *missing = kvs_family_missing(optimizer->family);
+    if (missing != NULL) {
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED,
-                               "/name: \"%s\" is not built yet; sgd, adam and test are",
-                               optimizer->name);
+                               "/name: \"%s\" is not built yet, for %s not",
+                               kvs_family_name(optimizer->family), missing);
     }
-    optimizer->lazy_update = defaults[optimizer->family][optimizer->line].lazy_update;
     read_rule(&fields, optimizer);
     read_rate(&fields, optimizer);
     if (read_common(&fields, optimizer) != KVS_OK) {
@@ -293,15 +209,9 @@ static void write_multipliers(FILE *to, const char *name, const multiplier_map *
 
 static void write_all(const kvs_optimizer *optimizer, FILE *to)
 {
-    (void)fprintf(to, "{\"name\": \"%s\"", optimizer->name);
+    (void)fprintf(to, "{\"name\": \"%s\"", kvs_family_name(optimizer->family));
     write_double(to, "learning_rate", optimizer->rate.base);
-    if (optimizer->family == FAMILY_SGD) {
-        write_double(to, "momentum", optimizer->momentum);
-    } else if (optimizer->family == FAMILY_ADAM) {
-        write_double(to, "beta1", optimizer->beta1);
-        write_double(to, "beta2", optimizer->beta2);
-        write_double(to, "epsilon", optimizer->epsilon);
-    }
+    kvs_family_write(optimizer->family, optimizer->line, optimizer->hyper, to);
     write_double(to, "wd", optimizer->wd);
     write_double(to, "rescale_grad", optimizer->rescale);
     if (isinf(optimizer->clip)) {
@@ -310,7 +220,7 @@ static void write_all(const kvs_optimizer *optimizer, FILE *to)
         write_double(to, "clip_gradient", optimizer->clip);
     }
     (void)fprintf(to, ", \"multi_precision\": %s", optimizer->multi_precision ? "true" : "false");
-    if (optimizer->family != FAMILY_TEST) {
+    if (optimizer->has_lazy) {
         (void)fprintf(to, ", \"lazy_update\": %s", optimizer->lazy_update ? "true" : "false");
     }
     (void)fputs(", \"lr_scheduler\": ", to);
@@ -318,7 +228,7 @@ static void write_all(const kvs_optimizer *optimizer, FILE *to)
     write_multipliers(to, "lr_mult", &optimizer->lr_mult);
     write_multipliers(to, "wd_mult", &optimizer->wd_mult);
     (void)fprintf(to, ", \"begin_num_update\": %" PRIu64 ", \"rules\": \"%s\"}",
-                  optimizer->begin_num_update, line_names[optimizer->line]);
+                  optimizer->begin_num_update, kvs_line_names[optimizer->line]);
 }
 
 static kvs_status write_json(kvs_optimizer *optimizer)
@@ -357,9 +267,6 @@ kvs_status kvs_optimizer_parse(const char *json, size_t json_bytes, kvs_optimize
     }
     atomic_init(&optimizer->references, 1);
     optimizer->tree = tree;
-    optimizer->beta1 = 0.9;
-    optimizer->beta2 = 0.999;
-    optimizer->epsilon = 1e-8;
     optimizer->rescale = 1;
     optimizer->clip = INFINITY;
     kvs_status status = read_all(optimizer, problem);
@@ -399,7 +306,7 @@ const char *kvs_optimizer_json(const kvs_optimizer *optimizer)
 
 const char *kvs_optimizer_name(const kvs_optimizer *optimizer)
 {
-    return optimizer->name;
+    return kvs_family_name(optimizer->family);
 }
 
 int kvs_optimizer_rule(const kvs_optimizer *optimizer)
@@ -469,17 +376,47 @@ void kvs_optimizer_scalars(const kvs_optimizer *optimizer, kvs_multipliers multi
         .clip = optimizer->clip,
         .wd = optimizer->wd * multipliers.wd,
         .lr = lr,
-        .momentum = optimizer->momentum,
+        .first = t == 1 ? 1 : 0,
     };
-    if (optimizer->family == FAMILY_ADAM) {
-        KVS_CHECK(count > 0);
-        double correction1 = 1 - kvs_power(optimizer->beta1, count);
-        double correction2 = 1 - kvs_power(optimizer->beta2, count);
-        out->lr = lr * sqrt(correction2) / correction1;
-        out->beta1 = optimizer->beta1;
-        out->beta1_rest = 1 - optimizer->beta1;
-        out->beta2 = optimizer->beta2;
-        out->beta2_rest = 1 - optimizer->beta2;
-        out->epsilon = optimizer->epsilon;
-    }
+    kvs_family_scalars(optimizer->family, optimizer->hyper, optimizer->begin_num_update, count,
+                       out);
+}
+
+/* ------------------------------------------------------------------ states */
+
+const char *kvs_rule_state_name(int rule, unsigned state)
+{
+    /* torch's words where torch has the rule. */
+    static const char *const names[KVS_RULE_COUNT][KVS_RULE_STATES_MAX] = {
+        [KVS_RULE_SGD_MOMENTUM] = {"momentum_buffer"},
+        [KVS_RULE_NAG] = {"momentum_buffer"},
+        [KVS_RULE_DILOCO] = {"momentum_buffer"},
+        [KVS_RULE_SIGNUM] = {"momentum_buffer"},
+        [KVS_RULE_LION] = {"exp_avg"},
+        [KVS_RULE_FTML_19] = {"d", "exp_avg_sq", "z"},
+        [KVS_RULE_FTML_20] = {"d", "exp_avg_sq", "z"},
+        [KVS_RULE_FTRL] = {"z", "sum"},
+        [KVS_RULE_ADAM_19] = {"exp_avg", "exp_avg_sq"},
+        [KVS_RULE_ADAM_20] = {"exp_avg", "exp_avg_sq"},
+        [KVS_RULE_ADAMW] = {"exp_avg", "exp_avg_sq"},
+        [KVS_RULE_ADABELIEF] = {"exp_avg", "exp_avg_var"},
+        [KVS_RULE_ADAMAX_19] = {"exp_avg", "exp_inf"},
+        [KVS_RULE_ADAMAX_20] = {"exp_avg", "exp_inf"},
+        [KVS_RULE_NADAM_19] = {"exp_avg", "exp_avg_sq"},
+        [KVS_RULE_NADAM_20] = {"exp_avg", "exp_avg_sq"},
+        [KVS_RULE_ADAGRAD_19] = {"sum"},
+        [KVS_RULE_ADAGRAD_20] = {"sum"},
+        [KVS_RULE_ADADELTA_19] = {"square_avg", "acc_delta"},
+        [KVS_RULE_ADADELTA_20] = {"square_avg", "acc_delta"},
+        [KVS_RULE_RMSPROP_19] = {"square_avg"},
+        [KVS_RULE_RMSPROP_20] = {"square_avg"},
+        [KVS_RULE_RMSPROP_CENTERED_19] = {"square_avg", "grad_avg", "momentum_buffer"},
+        [KVS_RULE_RMSPROP_CENTERED_20] = {"square_avg", "grad_avg", "momentum_buffer"},
+        [KVS_RULE_DCASGD_19] = {"previous_weight"},
+        [KVS_RULE_DCASGD_20] = {"previous_weight"},
+        [KVS_RULE_DCASGD_MOMENTUM_19] = {"previous_weight", "momentum_buffer"},
+        [KVS_RULE_DCASGD_MOMENTUM_20] = {"previous_weight", "momentum_buffer"},
+        [KVS_RULE_TEST_19] = {"weight"},
+    };
+    return state < kvs_rule_states(rule) ? names[rule][state] : NULL;
 }

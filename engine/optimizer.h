@@ -47,6 +47,10 @@ bool kvs_optimizer_multi_precision(const kvs_optimizer *optimizer);
  * at zero. */
 uint32_t kvs_optimizer_states(const kvs_optimizer *optimizer);
 
+/* What the state arrays of a kvs_rule are called, in torch's words where torch has the rule:
+ * "exp_avg". NULL for a state that the rule does not have. */
+const char *kvs_rule_state_name(int rule, unsigned state);
+
 /* lr_mult and wd_mult of a key, looked up once when the key meets the optimizer. */
 typedef struct kvs_multipliers {
     double lr;

@@ -3,7 +3,7 @@
  * Elementwise, in f32 (f64 for f64 weights), with plain + - * / and square root, each rounded
  * once: every side is compiled without contraction (-ffp-contract=off, -fmad=false), so scalar
  * code, AVX2, AVX-512 and CUDA give the same bits. The steps themselves are in rule_steps.inc,
- * which this header includes once for each real type.
+ * which this header includes once for each real type; what sgld adds is in rule_noise.inc.
  *
  * A backend rounds the scalars once a batch (kvs_numbers_f32 n = kvs_round_f32(&scalars)) and
  * calls, for every element, the step of the rule's row in KVS_RULES.
@@ -14,19 +14,49 @@
 #define KVS_ENGINE_RULES_H
 
 #include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 /* X(enumerator, step, states): one row a rule. `step` names kvs_step_<step>_f32 and _f64.
  * 19 and 20 are the lines of MXNet (1.9, 2.0) where their formulas differ. */
 #define KVS_RULES(X)                                                                               \
+    X(KEEP, keep, 0)                                                                               \
     X(SGD, sgd, 0)                                                                                 \
     X(SGD_MOMENTUM, sgd_momentum, 1)                                                               \
+    X(NAG, nag, 1)                                                                                 \
+    X(DILOCO, diloco, 1)                                                                           \
+    X(SIGNSGD, signsgd, 0)                                                                         \
+    X(SIGNUM, signum, 1)                                                                           \
+    X(LION, lion, 1)                                                                               \
+    X(FTML_19, ftml_19, 3)                                                                         \
+    X(FTML_20, ftml_20, 3)                                                                         \
+    X(FTRL, ftrl, 2)                                                                               \
     X(ADAM_19, adam_19, 2)                                                                         \
     X(ADAM_20, adam_20, 2)                                                                         \
+    X(ADAMW, adamw, 2)                                                                             \
+    X(ADABELIEF, adabelief, 2)                                                                     \
+    X(ADAMAX_19, adamax_19, 2)                                                                     \
+    X(ADAMAX_20, adamax_20, 2)                                                                     \
+    X(NADAM_19, nadam_19, 2)                                                                       \
+    X(NADAM_20, nadam_20, 2)                                                                       \
+    X(ADAGRAD_19, adagrad_19, 1)                                                                   \
+    X(ADAGRAD_20, adagrad_20, 1)                                                                   \
+    X(ADADELTA_19, adadelta_19, 2)                                                                 \
+    X(ADADELTA_20, adadelta_20, 2)                                                                 \
+    X(RMSPROP_19, rmsprop_19, 1)                                                                   \
+    X(RMSPROP_20, rmsprop_20, 1)                                                                   \
+    X(RMSPROP_CENTERED_19, rmsprop_centered_19, 3)                                                 \
+    X(RMSPROP_CENTERED_20, rmsprop_centered_20, 3)                                                 \
+    X(DCASGD_19, dcasgd_19, 1)                                                                     \
+    X(DCASGD_20, dcasgd_20, 1)                                                                     \
+    X(DCASGD_MOMENTUM_19, dcasgd_momentum_19, 2)                                                   \
+    X(DCASGD_MOMENTUM_20, dcasgd_momentum_20, 2)                                                   \
+    X(SGLD, sgld, 0)                                                                               \
     X(TEST_19, test_19, 1)                                                                         \
     X(TEST_20, test_20, 0)
 
 /* State arrays of one rule, at most. */
-#define KVS_RULE_STATES_MAX 2
+#define KVS_RULE_STATES_MAX 3
 
 typedef enum kvs_rule {
 #define KVS_RULE_ENUM(name, step, states) KVS_RULE_##name,
@@ -35,20 +65,52 @@ typedef enum kvs_rule {
         KVS_RULE_COUNT
 } kvs_rule;
 
-/* The numbers of one rule for one update, computed on the host in double. Plain data; what a rule
- * does not read is 0. */
+/* The numbers of a rule: X(name). One place, for they are doubles on the host and are
+ * rounded once to the type of the arithmetic. What a rule does not read may be anything.
+ *   rescale      rescale_grad
+ *   clip, bound  largest absolute value of a gradient, of a new weight; INFINITY: none
+ *   wd           weight decay, multiplier included
+ *   lr           step size: schedule and multiplier, and bias corrections where a rule says so
+ *   momentum     and momentum_rest = 1 - momentum; likewise both betas
+ *   correction2  1 - beta2^t
+ *   keep         what is left of a weight that decays by itself
+ *   mean_part, gradient_part  weights of two summands
+ *   factor       of a denominator
+ *   lambda, beta what the formula calls so
+ *   first        1 at a part's first update by the rule, else 0
+ *   noise        standard deviation */
+#define KVS_RULE_NUMBERS(X)                                                                        \
+    X(rescale)                                                                                     \
+    X(clip)                                                                                        \
+    X(bound)                                                                                       \
+    X(wd)                                                                                          \
+    X(lr)                                                                                          \
+    X(momentum)                                                                                    \
+    X(momentum_rest)                                                                               \
+    X(beta1)                                                                                       \
+    X(beta1_rest)                                                                                  \
+    X(beta2)                                                                                       \
+    X(beta2_rest)                                                                                  \
+    X(correction2)                                                                                 \
+    X(epsilon)                                                                                     \
+    X(keep)                                                                                        \
+    X(mean_part)                                                                                   \
+    X(gradient_part)                                                                               \
+    X(factor)                                                                                      \
+    X(lambda)                                                                                      \
+    X(beta)                                                                                        \
+    X(first)                                                                                       \
+    X(noise)
+
+/* The numbers of one rule for one update, computed on the host in double. Plain data. */
 typedef struct kvs_rule_scalars {
-    int rule;       /* kvs_rule */
-    double rescale; /* rescale_grad */
-    double clip;    /* bound of the rescaled gradient; INFINITY: none */
-    double wd;      /* weight decay, multiplier included */
-    double lr;      /* step size: schedule, multiplier and bias corrections included */
-    double momentum;
-    double beta1;
-    double beta1_rest; /* 1 - beta1 */
-    double beta2;
-    double beta2_rest; /* 1 - beta2 */
-    double epsilon;
+    int rule; /* kvs_rule */
+#define KVS_RULE_DOUBLE(name) double name;
+    KVS_RULE_NUMBERS(KVS_RULE_DOUBLE)
+#undef KVS_RULE_DOUBLE
+    uint64_t seed;    /* of noise: the rule's and the key's */
+    uint64_t count;   /* of noise: the key's updates, this one included */
+    uint64_t element; /* the first element's place in its key */
 } kvs_rule_scalars;
 
 #if defined(__CUDACC__)
@@ -57,6 +119,11 @@ typedef struct kvs_rule_scalars {
 #define KVS_HOST_DEVICE static inline __attribute__((always_inline, unused))
 #else
 #define KVS_HOST_DEVICE static inline
+#endif
+#if defined(__GNUC__)
+#define KVS_UNUSED __attribute__((unused))
+#else
+#define KVS_UNUSED
 #endif
 
 /* How many state arrays a rule has; all start at zero. 0 for a number that is no rule. */
@@ -69,20 +136,26 @@ KVS_HOST_DEVICE unsigned kvs_rule_states(int rule)
     return states;
 }
 
+#include "engine/rule_noise.inc"
+
 #define KVS_REAL float
 #define KVS_REAL_NAME(name) name##_f32
 #define KVS_REAL_SQRT sqrtf
+#define KVS_REAL_ABS fabsf
 #include "engine/rule_steps.inc"
 #undef KVS_REAL
 #undef KVS_REAL_NAME
 #undef KVS_REAL_SQRT
+#undef KVS_REAL_ABS
 
 #define KVS_REAL double
 #define KVS_REAL_NAME(name) name##_f64
 #define KVS_REAL_SQRT sqrt
+#define KVS_REAL_ABS fabs
 #include "engine/rule_steps.inc"
 #undef KVS_REAL
 #undef KVS_REAL_NAME
 #undef KVS_REAL_SQRT
+#undef KVS_REAL_ABS
 
 #endif

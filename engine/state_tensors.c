@@ -10,21 +10,6 @@
 /* Room for "::" and the longest name. */
 #define SUFFIX_BYTES_MAX 40u
 
-/* torch.optim's names where it has the rule. */
-static const char *state_name(int rule, uint32_t state)
-{
-    static const char *const adam[] = {"exp_avg", "exp_avg_sq"};
-    switch (rule) {
-    case KVS_RULE_SGD_MOMENTUM:
-        return "momentum_buffer";
-    case KVS_RULE_ADAM_19:
-    case KVS_RULE_ADAM_20:
-        return adam[state];
-    default:
-        return "state";
-    }
-}
-
 static bool steps_differ(const kvs_capture *capture, uint64_t k, const kvs_key *key)
 {
     const kvs_captured_part *parts = &capture->parts[capture->first[k]];
@@ -88,7 +73,8 @@ kvs_status kvs_state_tensors_make(const kvs_capture *capture, kvs_state_tensors 
         }
         for (uint32_t s = 0; s < kvs_capture_states(capture, key); s++) {
             tensor.tag = k << 8 | (KVS_TENSOR_STATE + s);
-            add(&tensors, &at, key, state_name(kvs_optimizer_rule(capture->optimizer), s), tensor);
+            add(&tensors, &at, key, kvs_rule_state_name(kvs_optimizer_rule(capture->optimizer), s),
+                tensor);
         }
         tensor.dtype = KVS_I64;
         tensor.rank = steps_differ(capture, k, key) ? 1 : 0;

@@ -167,8 +167,7 @@ static void expect(const update_case *one, update_result *out)
 {
     const kvs_numbers_f32 numbers = kvs_round_f32(&scalars);
     for (size_t i = 0; i < one->elements; i++) {
-        float a = 0;
-        float b = 0;
+        float state[2] = {0, 0};
         float weight = one->master ? one->wide[i] : widen(one->dtype, one->weight[i]);
         for (size_t j = 0; j < UPDATES; j++) {
             float g = widen(one->dtype, one->with_sum[j] ? one->sum[j][i] : one->last[j][i]);
@@ -176,15 +175,15 @@ static void expect(const update_case *one, update_result *out)
                 g = g + widen(one->dtype, one->last[j][i]);
                 g = widen(one->dtype, narrow(one->dtype, g));
             }
-            weight = kvs_step_adam_19_f32(&numbers, weight, g, &a, &b);
+            weight = kvs_step_adam_19_f32(&numbers, weight, g, state, i);
             if (!one->master) {
                 weight = widen(one->dtype, narrow(one->dtype, weight));
             }
         }
         out->weight[i] = narrow(one->dtype, weight);
         out->master[i] = one->master ? weight : one->wide[i];
-        out->state[0][i] = a;
-        out->state[1][i] = b;
+        out->state[0][i] = state[0];
+        out->state[1][i] = state[1];
     }
 }
 

@@ -51,10 +51,9 @@ static void model_apply(model *by_hand, size_t elements)
 {
     const kvs_numbers_f32 numbers = kvs_round_f32(&scalars);
     for (size_t i = 0; i < elements; i++) {
-        float unused = 0;
         by_hand->weight[i] = kvs_step_sgd_momentum_f32(&numbers, by_hand->weight[i],
                                                        by_hand->sum[i] + by_hand->gradient[i],
-                                                       &by_hand->momentum[i], &unused);
+                                                       &by_hand->momentum[i], i);
     }
 }
 

@@ -1,0 +1,68 @@
+/* The optimizers by name: which numbers each has, what they are unless said, and what they make of
+ * an update. One row of a table each; engine/rules.h has the arithmetic.
+ *
+ * Threads: any; constant tables and pure functions. Memory: allocates nothing.
+ */
+#ifndef KVS_ENGINE_FAMILY_H
+#define KVS_ENGINE_FAMILY_H
+
+#include "base/json.h"
+#include "engine/rules.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The lines of MXNet, "rules" of the optimizer. */
+typedef enum kvs_line { KVS_LINE_19, KVS_LINE_20, KVS_LINE_COUNT } kvs_line;
+extern const char *const kvs_line_names[KVS_LINE_COUNT]; /* "1.9", "2.0" */
+
+/* The numbers that some family has; a truth is 0 or 1. */
+typedef enum kvs_hyper {
+    KVS_HYPER_MOMENTUM,
+    KVS_HYPER_BETA1,
+    KVS_HYPER_BETA2,
+    KVS_HYPER_EPSILON,
+    KVS_HYPER_RHO,
+    KVS_HYPER_WD_LH,
+    KVS_HYPER_LAMBDA,
+    KVS_HYPER_BETA,
+    KVS_HYPER_SCHEDULE_DECAY,
+    KVS_HYPER_CLIP_WEIGHTS,
+    KVS_HYPER_CENTERED,
+    KVS_HYPER_CORRECT_BIAS,
+    KVS_HYPER_SEED,
+    KVS_HYPER_COUNT
+} kvs_hyper;
+
+typedef struct kvs_family kvs_family;
+
+/* The family of a name in lower case, or NULL: no optimizer of that line. */
+const kvs_family *kvs_family_find(const char *name, kvs_line line);
+/* The names of a line, KVS_FAMILIES_MAX at most: how many. */
+#define KVS_FAMILIES_MAX 32u
+size_t kvs_family_names(kvs_line line, const char *out[KVS_FAMILIES_MAX]);
+
+const char *kvs_family_name(const kvs_family *family);
+/* NULL, or why the family is not built. */
+const char *kvs_family_missing(const kvs_family *family);
+double kvs_family_learning_rate(const kvs_family *family, kvs_line line);
+/* False: it has no lazy_update; else *out is the default. */
+bool kvs_family_lazy(const kvs_family *family, kvs_line line, bool *out);
+
+/* Reads the family's own numbers over their defaults. Errors are collected in the fields'. */
+void kvs_family_read(const kvs_family *family, kvs_line line, kvs_json_fields *fields,
+                     double hyper[KVS_HYPER_COUNT]);
+/* Writes them, each behind ", ". An error stays in the FILE. */
+void kvs_family_write(const kvs_family *family, kvs_line line, const double hyper[KVS_HYPER_COUNT],
+                      FILE *to);
+
+/* The rule of these numbers, a kvs_rule. */
+int kvs_family_rule(const kvs_family *family, kvs_line line, const double hyper[KVS_HYPER_COUNT]);
+
+/* What the numbers make of update `count` of a key, which began to count at `begin`. In `out`,
+ * rule, rescale, clip, wd and lr (schedule and multiplier included) are there already. */
+void kvs_family_scalars(const kvs_family *family, const double hyper[KVS_HYPER_COUNT],
+                        uint64_t begin, uint64_t count, kvs_rule_scalars *out);
+
+#endif

@@ -26,9 +26,10 @@ class Optimizers(case.Case):
             return error.reason
         return "OK"
 
-    def test_every_name_of_mxnet_has_a_class(self):
-        expected = """adabelief adadelta adagrad adam adamax adamw ccsgd dcasgd ftml ftrl
-            groupadagrad lamb lans lars lbsgd nadam nag rmsprop sgd sgld signum test""".split()
+    def test_every_name_of_mxnet_and_of_ours_has_a_class(self):
+        expected = """adabelief adadelta adagrad adam adamax adamw ccsgd dcasgd diloco ftml ftrl
+            groupadagrad lamb lans lars lbsgd lion nadam nag rmsprop sgd sgld signum
+            test""".split()
         self.assertEqual(expected, optimizer.names())
 
     def test_the_store_knows_every_name_in_one_line_at_least(self):

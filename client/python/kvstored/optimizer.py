@@ -106,7 +106,9 @@ class NAG(Optimizer):
 
 @dataclass(kw_only=True)
 class SGLD(Optimizer):
-    """Stochastic gradient Langevin dynamics."""
+    """Stochastic gradient Langevin dynamics; its noise is a function of the seed."""
+
+    seed: Optional[int] = None
 
 
 @dataclass(kw_only=True)
@@ -123,6 +125,13 @@ class DCASGD(Optimizer):
 
     momentum: Optional[float] = None
     lamda: Optional[float] = None
+
+
+@dataclass(kw_only=True)
+class DiLoCo(Optimizer):
+    """DiLoCo's outer rule: Nesterov's momentum on what workers moved (not MXNet's)."""
+
+    momentum: Optional[float] = None
 
 
 @dataclass(kw_only=True)
@@ -143,8 +152,16 @@ class Adam(Optimizer):
 
 
 @dataclass(kw_only=True)
+class Lion(Optimizer):
+    """The sign of a mean of gradients, with the decay apart from it (not MXNet's)."""
+
+    beta1: Optional[float] = None
+    beta2: Optional[float] = None
+
+
+@dataclass(kw_only=True)
 class AdamW(Optimizer):
-    """Adam with the decay apart from the gradient (2.0)."""
+    """Adam with the decay apart from the gradient."""
 
     beta1: Optional[float] = None
     beta2: Optional[float] = None

@@ -50,7 +50,7 @@ typedef struct kvs_part_header {
     float threshold;        /* of KVS_CODEC_2BIT; else 0 */
     uint64_t payload_bytes; /* of this part in the frame's data */
     kvs_version version;    /* of the value carried; replies only */
-    uint32_t row_ids_bytes; /* of packed varints; row_sparse only, not built yet */
+    uint32_t row_ids_bytes; /* of packed varints, of the value's rows; row_sparse only */
     const uint8_t *row_ids;
 } kvs_part_header;
 
@@ -60,6 +60,13 @@ bool kvs_part_header_shape(const kvs_part_header *header, kvs_shape *out);
 /* Writes a shape as packed varints to `out` (KVS_DIMENSIONS_MAX * 10 bytes hold any); the length.
  */
 uint32_t kvs_shape_pack(const kvs_shape *shape, uint8_t *out);
+
+/* A number as a varint to `out`, which has room for KVS_VARINT_BYTES_MAX; its length. */
+#define KVS_VARINT_BYTES_MAX 10u
+uint32_t kvs_varint_pack(uint64_t value, uint8_t *out);
+
+/* Reads the varint at `*at` of `bytes` bytes and moves on. False when it is cut or too long. */
+bool kvs_varint_next(const uint8_t *packed, uint32_t bytes, uint32_t *at, uint64_t *out);
 
 #ifdef __cplusplus
 }

@@ -4,11 +4,11 @@
  * cuda/backend_cuda.h. Every member is required. Both give the same bits.
  *
  * Threads: one stream belongs to the holder of one shard. alloc and free may be called from any
- *   thread. Items of one call touch different targets; calls on one stream take effect in order.
- * Memory: payloads are borrowed until the next sync of the stream; kvs_memory belongs to the
- *   caller, who gives it back by free after a sync.
- * Errors: KVS_NO_MEMORY changes nothing. KVS_DEVICE_LOST: what the targets hold is undefined and
- *   every later call says the same.
+ *   thread. Items of one call touch different targets, or different rows of one; calls on one
+ * stream take effect in order. Memory: payloads are borrowed until the next sync of the stream;
+ * kvs_memory belongs to the caller, who gives it back by free after a sync. Errors: KVS_NO_MEMORY
+ * changes nothing. KVS_DEVICE_LOST: what the targets hold is undefined and every later call says
+ * the same.
  */
 #ifndef KVS_ENGINE_BACKEND_H
 #define KVS_ENGINE_BACKEND_H
@@ -38,11 +38,23 @@ typedef struct kvs_source {
     kvs_payload payload;
 } kvs_source;
 
+/* The rows of a matrix that an item is about, all of the same length; none when `elements` is 0.
+ * The list is read during the call. */
+typedef struct kvs_rows {
+    const uint32_t *list;
+    uint32_t count;
+    uint32_t elements; /* of one row */
+} kvs_rows;
+
+/* In a list of rows to add to: this one is not there yet, and copied. */
+#define KVS_ROW_FIRST 0x80000000u
+
 /* target := the bytes of source, as they are. source.payload.bytes (or `bytes`) <= target->bytes */
 typedef struct kvs_copy_item {
     kvs_memory *target;
     kvs_source source;
     size_t bytes;
+    kvs_rows rows; /* if any: row i of target := row rows.list[i] of source.memory */
 } kvs_copy_item;
 
 /* first: target := source, else target := target + source, element by element, in the
@@ -57,6 +69,9 @@ typedef struct kvs_accumulate_item {
     kvs_codec codec; /* of source */
     float threshold; /* of the codec */
     bool first;
+    /* If any: row i of source is added to row rows.list[i] of target, in this order; with
+     * KVS_ROW_FIRST it is copied there. elements is rows.count rows, `first` does not count. */
+    kvs_rows rows;
 } kvs_accumulate_item;
 
 /* target := rule(weight, g), states updated in place, where g = accumulator + last, or whichever
@@ -76,6 +91,11 @@ typedef struct kvs_apply_item {
     kvs_source last;
     uint64_t elements;
     kvs_dtype dtype; /* of the weight and the gradient: floating */
+    /* If any: row i of the accumulator is the gradient of row rows.list[i] of weight and states, no
+     * other row is touched, elements is rows.count rows, and there is no last. Without an
+     * accumulator the gradient is zero. weight and target are the same memory. No row stands twice.
+     */
+    kvs_rows rows;
 } kvs_apply_item;
 
 typedef struct kvs_backend_table {
@@ -102,6 +122,7 @@ struct kvs_backend {
     const kvs_backend_table *table;
     const char *name; /* "cpu avx2", "cuda H100": for logs and GET /version */
     uint32_t dtypes;  /* bits 1 << kvs_dtype: what it sums; rules apply to the floating ones */
+    bool rows;        /* takes items of rows: row_sparse values */
 };
 
 #ifdef __cplusplus

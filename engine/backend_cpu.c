@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "engine/codec.h"
 #include "engine/kernels_cpu.h"
+#include "engine/rows_cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -153,7 +154,11 @@ static kvs_status copy_batch(kvs_stream *stream, const kvs_copy_item *items, siz
         const kvs_copy_item *item = &items[i];
         size_t bytes = item->source.memory != NULL ? item->bytes : item->source.payload.bytes;
         KVS_CHECK(bytes <= item->target->bytes);
-        copy_source(item->target->data, &item->source, bytes);
+        if (item->rows.elements > 0) {
+            kvs_rows_cpu_gather(item);
+        } else {
+            copy_source(item->target->data, &item->source, bytes);
+        }
     }
     return KVS_OK;
 }
@@ -187,6 +192,10 @@ static void accumulate_item(const kvs_cpu_kernels *kernels, const kvs_accumulate
 {
     size_t element_bytes = kvs_dtype_bytes(item->dtype);
     size_t bytes = (size_t)item->elements * element_bytes;
+    if (item->rows.elements > 0) {
+        kvs_rows_cpu_add(kernels, item);
+        return;
+    }
     KVS_CHECK(bytes <= item->target->bytes);
     if (item->codec != KVS_CODEC_NONE) {
         decode_item(item);
@@ -388,6 +397,15 @@ static void apply_halves(const kvs_cpu_kernels *kernels, const kvs_apply_item *i
     }
 }
 
+static void apply_dense(const kvs_cpu_kernels *kernels, const kvs_apply_item *item)
+{
+    if (kernels->widen[item->dtype] != NULL) {
+        apply_halves(kernels, item);
+    } else {
+        apply_item(kernels, item);
+    }
+}
+
 static kvs_status apply_batch(kvs_stream *stream, const kvs_apply_item *items, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -397,10 +415,10 @@ static kvs_status apply_batch(kvs_stream *stream, const kvs_apply_item *items, s
         }
     }
     for (size_t i = 0; i < count; i++) {
-        if (stream->kernels->widen[items[i].dtype] != NULL) {
-            apply_halves(stream->kernels, &items[i]);
+        if (items[i].rows.elements > 0) {
+            kvs_rows_cpu_apply(stream->kernels, &items[i], apply_dense);
         } else {
-            apply_item(stream->kernels, &items[i]);
+            apply_dense(stream->kernels, &items[i]);
         }
     }
     return KVS_OK;
@@ -499,6 +517,7 @@ kvs_status kvs_backend_cpu_open(const char *width, kvs_backend **out, kvs_proble
     (void)strncat(backend->name, kernels->name, sizeof backend->name - sizeof "cpu ");
     backend->base.table = &table;
     backend->base.name = backend->name;
+    backend->base.rows = true;
     backend->base.dtypes = 1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_F16 | 1u << KVS_BF16 |
                            1u << KVS_U8 | 1u << KVS_I8 | 1u << KVS_I32 | 1u << KVS_I64;
     *out = &backend->base;

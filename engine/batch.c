@@ -151,6 +151,44 @@ void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
     target->downloaded = false;
 }
 
+static kvs_rows rows_of(const kvs_part *part, const uint32_t *list, uint32_t count)
+{
+    return (kvs_rows){.list = list, .count = count, .elements = (uint32_t)part->key->row_elements};
+}
+
+void kvs_batch_copy_rows(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                         const kvs_buffer *source, const uint32_t *list, uint32_t count)
+{
+    kvs_copy_item *item = &batch->copy[place(batch, part, &batch->copies)];
+    target->downloaded = false;
+    *item = (kvs_copy_item){.target = &target->memory,
+                            .source.memory = &source->memory,
+                            .bytes = count * kvs_part_row_bytes(part),
+                            .rows = rows_of(part, list, count)};
+}
+
+void kvs_batch_accumulate_rows(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                               const kvs_source *source, const uint32_t *list, uint32_t count)
+{
+    kvs_accumulate_item *item = &batch->accumulate[place(batch, part, &batch->accumulates)];
+    target->downloaded = false;
+    *item = (kvs_accumulate_item){.target = &target->memory,
+                                  .source = *source,
+                                  .elements = count * part->key->row_elements,
+                                  .dtype = part->key->dtype,
+                                  .codec = KVS_CODEC_NONE,
+                                  .rows = rows_of(part, list, count)};
+}
+
+void kvs_batch_apply_rows(kvs_batch *batch, kvs_part *part, const kvs_buffer *accumulator,
+                          const uint32_t *list, uint32_t count)
+{
+    kvs_batch_apply(batch, part, part->value, accumulator, NULL);
+    kvs_apply_item *item = &batch->apply[batch->applies - 1];
+    item->elements = count * part->key->row_elements;
+    item->rows = rows_of(part, list, count);
+}
+
 void kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer)
 {
     if (!buffer->downloaded) {

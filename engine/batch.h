@@ -51,6 +51,15 @@ void kvs_batch_widen(kvs_batch *batch, kvs_part *part);
  * `last` (may be NULL). part->updates is already that of this update. */
 void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                      const kvs_buffer *accumulator, const kvs_source *last);
+/* The same of rows. The list is read when the batch is launched; whoever changes it before touches
+ * the part first. */
+void kvs_batch_copy_rows(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                         const kvs_buffer *source, const uint32_t *list, uint32_t count);
+void kvs_batch_accumulate_rows(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
+                               const kvs_source *source, const uint32_t *list, uint32_t count);
+/* On the part's value, in place. Without `accumulator` the gradient is zero. */
+void kvs_batch_apply_rows(kvs_batch *batch, kvs_part *part, const kvs_buffer *accumulator,
+                          const uint32_t *list, uint32_t count);
 /* buffer->memory.host holds the bytes after the sync. */
 void kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer);
 /* Launches what is gathered and waits: the one wait of a turn. */

@@ -2,10 +2,12 @@
  * to be well-formed, in its place in the order, within its bounds, and of a part that exists. */
 #include "base/check.h"
 #include "engine/codec.h"
+#include "engine/rows.h"
 #include "engine/session.h"
 #include "engine/store.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 
 typedef struct push {
     kvs_session *session;
@@ -20,8 +22,9 @@ typedef struct push {
 /* Does the header say something that this version can do? */
 static kvs_status judge_form(const kvs_part_header *header, kvs_problem *problem)
 {
-    if (header->storage != KVS_DENSE || header->row_ids_bytes > 0) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "row_sparse values are not built yet");
+    if (header->storage != KVS_DENSE && header->storage != KVS_ROW_SPARSE) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD, "%d is no storage",
+                               (int)header->storage);
     }
     if (header->has_weight) {
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "weights are not built yet");
@@ -57,7 +60,15 @@ static kvs_status judge_part(const kvs_key *key, const kvs_part_header *header, 
                                " elements, not %" PRIu64,
                                header->element_offset, part->elements, header->element_count);
     }
-    if (header->codec != KVS_CODEC_NONE) {
+    if (key->storage == KVS_ROW_SPARSE && header->codec != KVS_CODEC_NONE) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR, "rows are not encoded");
+    }
+    if (key->storage == KVS_ROW_SPARSE) {
+        KVS_TRY(kvs_rows_judge(part, header, problem));
+    } else if (header->storage != KVS_DENSE || header->row_ids_bytes > 0) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "the key is dense, the push row_sparse");
+    } else if (header->codec != KVS_CODEC_NONE) {
         if (key->dtype != KVS_F32) {
             return kvs_problem_set(problem, KVS_INVALID_TENSOR,
                                    "the key is %s; gradients of f32 alone are encoded",
@@ -188,6 +199,24 @@ static void make_way(const push *in)
     }
 }
 
+/* The rows of a part that was judged, kept with its op. */
+static kvs_status take_rows(kvs_op *op, const kvs_part_header *header)
+{
+    if (op->key->storage != KVS_ROW_SPARSE) {
+        return KVS_OK;
+    }
+    op->row_count = kvs_rows_count(op->part, header);
+    if (op->row_count == 0) {
+        return KVS_OK;
+    }
+    op->rows = malloc(op->row_count * sizeof *op->rows);
+    if (op->rows == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    kvs_rows_read(op->part, header, op->rows, &op->ascending);
+    return KVS_OK;
+}
+
 /* A part that is new and has its place in the window. */
 static void accept(const push *in, kvs_entry *entry)
 {
@@ -231,14 +260,15 @@ static void accept(const push *in, kvs_entry *entry)
         refuse(in, &problem);
         return;
     }
-    if (session->store->kind == KVS_ASYNC && kvs_tally_add(&session->tally, part) != KVS_OK) {
+    op->key = key;
+    op->part = part;
+    if (take_rows(op, header) != KVS_OK ||
+        (session->store->kind == KVS_ASYNC && kvs_tally_add(&session->tally, part) != KVS_OK)) {
         kvs_session_free_op(session, op);
         (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "no memory to keep count of it");
         refuse(in, &problem);
         return;
     }
-    op->key = key;
-    op->part = part;
     op->sequence = header->sequence;
     op->after = header->after;
     op->priority = header->priority;

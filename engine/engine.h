@@ -271,11 +271,14 @@ typedef struct kvs_pull_key {
     int32_t priority;
     kvs_version min_version; /* count 0: none */
     bool snapshot;           /* all parts of one version */
+    uint32_t row_ids_bytes;  /* of packed varints: only these rows, in any order; 0: all */
+    const uint8_t *row_ids;
 } kvs_pull_key;
 
 /* HOLDER. Values come back through channel->value, part by part, as the channel is read: at most
  * KVS_PULL_BYTES_AHEAD wait for kvs_session_sent. An unknown key is refused. The last part of a
- * key is followed by ack(sequence) if it had one. */
+ * key is followed by ack(sequence) if it had one. Of rows, each comes once, in ascending order;
+ * parts without any do not come. */
 void kvs_session_pull(kvs_session *session, kvs_channel *channel, const kvs_pull_key *keys,
                       size_t count, uint64_t now_ns);
 

@@ -1,5 +1,6 @@
 /* Init: values on their way in. Parts gather in keys that nobody sees; commit shows all or none. */
 #include "base/check.h"
+#include "engine/rows.h"
 #include "engine/session.h"
 #include "engine/store.h"
 
@@ -93,6 +94,39 @@ static bool valid_utf8(const uint8_t *text, size_t bytes)
     return true;
 }
 
+/* The storage, and what it asks of the shape. */
+static kvs_status judge_storage(const kvs_backend *backend, const kvs_part_header *header,
+                                const kvs_shape *shape, kvs_problem *problem)
+{
+    if (header->storage == KVS_DENSE && header->row_ids_bytes == 0) {
+        return KVS_OK;
+    }
+    if (header->storage != KVS_ROW_SPARSE) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "storage %d has no row ids; row_sparse has", (int)header->storage);
+    }
+    if (!backend->rows) {
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED,
+                               "row_sparse values are not built yet on %s", backend->name);
+    }
+    uint64_t row_bytes = kvs_dtype_bytes(header->dtype);
+    for (uint32_t i = 1; i < shape->rank; i++) {
+        if (__builtin_mul_overflow(row_bytes, shape->size[i], &row_bytes)) {
+            row_bytes = UINT64_MAX;
+            break;
+        }
+    }
+    if (shape->rank == 0 || row_bytes == 0) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "a row_sparse value has rows, and its rows elements");
+    }
+    if (row_bytes > KVS_PART_BYTES_MAX) {
+        return kvs_problem_set(problem, KVS_TOO_LARGE, "a row has up to %" PRIu64 " bytes",
+                               KVS_PART_BYTES_MAX);
+    }
+    return KVS_OK;
+}
+
 static kvs_status judge_key(const kvs_backend *backend, const kvs_part_header *header,
                             kvs_shape *shape, uint64_t *elements, kvs_problem *problem)
 {
@@ -101,9 +135,6 @@ static kvs_status judge_key(const kvs_backend *backend, const kvs_part_header *h
         return kvs_problem_set(problem, KVS_INVALID_FIELD,
                                "a key is 1 to %u bytes of UTF-8 without control characters",
                                KVS_KEY_BYTES_MAX);
-    }
-    if (header->storage != KVS_DENSE || header->row_ids_bytes > 0) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "row_sparse values are not built yet");
     }
     if (header->codec != KVS_CODEC_NONE) {
         return kvs_problem_set(problem, KVS_INVALID_FIELD, "values of init are not compressed");
@@ -123,7 +154,7 @@ static kvs_status judge_key(const kvs_backend *backend, const kvs_part_header *h
         return kvs_problem_set(problem, KVS_TOO_LARGE, "a value has up to %" PRIu64 " elements",
                                KVS_ELEMENTS_MAX);
     }
-    return KVS_OK;
+    return judge_storage(backend, header, shape, problem);
 }
 
 static pending_key *find_pending(kvs_init *init, const char *key, uint32_t key_bytes)
@@ -139,7 +170,14 @@ static pending_key *find_pending(kvs_init *init, const char *key, uint32_t key_b
 
 static bool same(const kvs_key *key, const kvs_part_header *header, const kvs_shape *shape)
 {
-    return key->dtype == header->dtype && kvs_shape_equal(&key->shape, shape);
+    return key->dtype == header->dtype && key->storage == header->storage &&
+           kvs_shape_equal(&key->shape, shape);
+}
+
+static bool same_key(const kvs_key *a, const kvs_key *b)
+{
+    return a->dtype == b->dtype && a->storage == b->storage &&
+           kvs_shape_equal(&a->shape, &b->shape);
 }
 
 /* The place of a key in this init, made at its first part. */
@@ -150,7 +188,8 @@ static kvs_status get_pending(kvs_init *init, const kvs_part_header *header, con
     if (pending != NULL) {
         if (!same(pending->key, header, shape)) {
             return kvs_problem_set(problem, KVS_INVALID_TENSOR,
-                                   "\"%s\" comes with two shapes or dtypes", pending->key->name);
+                                   "\"%s\" comes with two shapes, dtypes or storages",
+                                   pending->key->name);
         }
         *out = pending;
         return KVS_OK;
@@ -177,7 +216,7 @@ static kvs_status get_pending(kvs_init *init, const kvs_part_header *header, con
                                bytes, budget->bytes_max);
     }
     if (there == NULL &&
-        kvs_key_make(header->key, header->key_bytes, header->dtype, shape,
+        kvs_key_make(header->key, header->key_bytes, header->dtype, header->storage, shape,
                      store->engine->part_elements, store->num_workers, &key) != KVS_OK) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "nothing was initialised");
     }
@@ -203,7 +242,9 @@ static kvs_status judge_place(const kvs_key *key, const kvs_part_header *header,
                                header->element_offset, key->name, key->part_elements);
     }
     kvs_part *part = &key->parts[index];
-    if (header->element_count != part->elements || payload->bytes != kvs_part_bytes(part)) {
+    bool sparse = key->storage == KVS_ROW_SPARSE;
+    if (header->element_count != part->elements ||
+        (!sparse && payload->bytes != kvs_part_bytes(part))) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
                                "part %" PRIu64 " of \"%s\" has %" PRIu64
                                " elements in %zu bytes, not %" PRIu64 " in %zu",
@@ -214,22 +255,64 @@ static kvs_status judge_place(const kvs_key *key, const kvs_part_header *header,
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
                                "part %" PRIu64 " of \"%s\" comes twice", index, key->name);
     }
+    if (sparse) {
+        KVS_TRY(kvs_rows_judge(part, header, problem));
+    }
     *out = part;
     return KVS_OK;
 }
 
+static kvs_status copy_value(kvs_backend *backend, kvs_stream *stream, kvs_buffer *buffer,
+                             const kvs_payload *payload)
+{
+    kvs_copy_item item = {
+        .target = &buffer->memory, .source.payload = *payload, .bytes = payload->bytes};
+    return backend->table->copy(stream, &item, 1);
+}
+
+/* Rows that stand twice are added up, rows that do not come are zero. */
+static kvs_status add_rows(kvs_backend *backend, kvs_stream *stream, kvs_buffer *buffer,
+                           const kvs_part *part, const kvs_part_header *header,
+                           const kvs_payload *payload)
+{
+    kvs_memory *memory = &buffer->memory;
+    bool ascending;
+    uint32_t count = kvs_rows_count(part, header);
+    KVS_TRY(backend->table->zero(stream, &memory, 1));
+    if (count == 0) {
+        return KVS_OK;
+    }
+    uint32_t *list = malloc(count * sizeof *list);
+    if (list == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    kvs_rows_read(part, header, list, &ascending);
+    for (uint32_t i = 0; ascending && i < count; i++) {
+        list[i] |= KVS_ROW_FIRST; /* as it is, with the sign of a zero */
+    }
+    kvs_accumulate_item item = {
+        .target = memory,
+        .source.payload = *payload,
+        .elements = count * part->key->row_elements,
+        .dtype = part->key->dtype,
+        .rows = {.list = list, .count = count, .elements = (uint32_t)part->key->row_elements}};
+    kvs_status status = backend->table->accumulate(stream, &item, 1);
+    free(list);
+    return status;
+}
+
 /* Copies a part's first value into memory of its own. */
-static kvs_status fill(kvs_part *part, const kvs_payload *payload)
+static kvs_status fill(kvs_part *part, const kvs_part_header *header, const kvs_payload *payload)
 {
     kvs_backend *backend = part->shard->pool->backend;
     kvs_stream *stream = NULL;
     kvs_buffer *buffer = NULL;
-    KVS_TRY(kvs_pool_make(part->shard->pool, payload->bytes, &buffer));
+    KVS_TRY(kvs_pool_make(part->shard->pool, kvs_part_bytes(part), &buffer));
     kvs_status status = backend->table->open_stream(backend, &stream);
     if (status == KVS_OK) {
-        kvs_copy_item item = {
-            .target = &buffer->memory, .source.payload = *payload, .bytes = payload->bytes};
-        status = backend->table->copy(stream, &item, 1);
+        status = part->key->storage == KVS_ROW_SPARSE
+                     ? add_rows(backend, stream, buffer, part, header, payload)
+                     : copy_value(backend, stream, buffer, payload);
         if (status == KVS_OK) {
             status = backend->table->sync(stream);
         }
@@ -256,7 +339,7 @@ kvs_status kvs_init_part(kvs_init *init, const kvs_part_header *header, const kv
         return KVS_OK;
     }
     KVS_TRY(judge_place(pending->key, header, payload, &part, problem));
-    kvs_status status = fill(part, payload);
+    kvs_status status = fill(part, header, payload);
     if (status != KVS_OK) {
         return kvs_problem_set(problem, status, "nothing was initialised");
     }
@@ -302,8 +385,7 @@ static kvs_status review(kvs_init *init, uint64_t *parts, kvs_problem *problem)
                                    pending->filled, key->part_count, key->name);
         }
         kvs_key *there = kvs_key_table_find(&init->store->keys, key->name, key->name_bytes);
-        if (there != NULL &&
-            (there->dtype != key->dtype || !kvs_shape_equal(&there->shape, &key->shape))) {
+        if (there != NULL && !same_key(there, key)) {
             return kvs_problem_set(problem, KVS_KEY_EXISTS, "\"%s\" has been initialised",
                                    key->name);
         }
@@ -370,7 +452,7 @@ static kvs_status look(kvs_init *init, bool *all, kvs_problem *problem)
             memcpy(init->missing, key->name, key->name_bytes + 1);
             return KVS_OK;
         }
-        if (there->dtype != key->dtype || !kvs_shape_equal(&there->shape, &key->shape)) {
+        if (!same_key(there, key)) {
             return kvs_problem_set(problem, KVS_KEY_EXISTS,
                                    "rank 0 has given \"%s\" another shape or dtype", key->name);
         }

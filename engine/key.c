@@ -33,7 +33,17 @@ uint64_t kvs_key_hash(const char *name, size_t name_bytes)
     return XXH64(name, name_bytes, 0);
 }
 
-kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype,
+/* Of one row: the elements of all dimensions but the first. */
+static uint64_t row_elements_of(const kvs_shape *shape)
+{
+    uint64_t elements = 1;
+    for (uint32_t i = 1; i < shape->rank; i++) {
+        elements *= shape->size[i];
+    }
+    return elements;
+}
+
+kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype, kvs_storage storage,
                         const kvs_shape *shape, uint64_t part_elements, uint32_t num_workers,
                         kvs_key **out)
 {
@@ -50,6 +60,12 @@ kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype,
     key->shape = *shape;
     key->packed_shape_bytes = kvs_shape_pack(shape, key->packed_shape);
     key->elements = elements;
+    key->storage = storage;
+    if (storage == KVS_ROW_SPARSE) {
+        uint64_t row = row_elements_of(shape);
+        key->row_elements = row;
+        part_elements = row > part_elements ? row : part_elements / row * row;
+    }
     key->part_elements = part_elements;
     /* A value without elements has one part without elements: it has versions all the same. */
     key->part_count = elements == 0 ? 1 : (elements + part_elements - 1) / part_elements;
@@ -83,6 +99,7 @@ void kvs_key_free(kvs_key *key)
         kvs_buffer_unref(part->accumulator);
         kvs_buffer_unref(part->master);
         kvs_binding_unref(part->binding);
+        free(part->row_set.list);
         for (int s = 0; s < KVS_RULE_STATES_MAX; s++) {
             kvs_buffer_unref(part->states[s]);
         }
@@ -191,6 +208,16 @@ size_t kvs_part_state_bytes(const kvs_part *part)
     kvs_dtype dtype = part->key->dtype;
     bool half = dtype == KVS_F16 || dtype == KVS_BF16;
     return (size_t)part->elements * kvs_dtype_bytes(half ? KVS_F32 : dtype);
+}
+
+size_t kvs_part_row_bytes(const kvs_part *part)
+{
+    return (size_t)part->key->row_elements * kvs_dtype_bytes(part->key->dtype);
+}
+
+uint32_t kvs_part_rows(const kvs_part *part)
+{
+    return (uint32_t)(part->elements / part->key->row_elements);
 }
 
 uint64_t kvs_key_version(const kvs_key *key)

@@ -13,8 +13,10 @@ struct kvs_key {
     uint64_t hash;
     uint64_t order; /* how many keys of the store came before it */
     kvs_dtype dtype;
+    kvs_storage storage;
     kvs_shape shape;
     uint64_t elements;
+    uint64_t row_elements; /* row_sparse; 0: dense */
     uint64_t part_elements;
     uint64_t part_count;
     kvs_part *parts;
@@ -30,9 +32,10 @@ typedef struct kvs_key_table {
     _Atomic uint64_t count;
 } kvs_key_table;
 
-/* A key with empty parts: no shard, value or binding yet. The shape is known to be within bounds.
- * KVS_NO_MEMORY */
-kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype,
+/* A key with empty parts: no shard, value or binding yet. The shape is known to be within bounds,
+ * and of a row_sparse one to have rows with elements. Its parts are of whole rows, of as many as
+ * fit in `part_elements`, and of one at least. KVS_NO_MEMORY */
+kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype, kvs_storage storage,
                         const kvs_shape *shape, uint64_t part_elements, uint32_t num_workers,
                         kvs_key **out) KVS_MUST_CHECK;
 void kvs_key_free(kvs_key *key); /* gives the parts' buffers back; accepts NULL */
@@ -52,6 +55,9 @@ kvs_key *kvs_key_table_at(kvs_key_table *table, size_t index);
 size_t kvs_part_bytes(const kvs_part *part);
 /* Of a state or a master: f32 for f16 and bf16, else the key's dtype. */
 size_t kvs_part_state_bytes(const kvs_part *part);
+/* Of a row_sparse value. */
+size_t kvs_part_row_bytes(const kvs_part *part);
+uint32_t kvs_part_rows(const kvs_part *part);
 /* The lowest version of its parts at this moment. */
 uint64_t kvs_key_version(const kvs_key *key);
 

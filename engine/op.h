@@ -44,9 +44,19 @@ struct kvs_op {
     uint64_t charge;  /* credit that it uses */
     uint64_t torn;    /* a KVS_OP_TORN of an asynchronous store: so many pushes */
 
+    /* Of a row_sparse value; freed with the op. */
+    bool of_rows;   /* a KVS_OP_PULL, KVS_OP_KEY: of rows, not of all */
+    bool ascending; /* no row stands twice */
+    uint32_t row_count;
+    uint32_t *rows;        /* of the part: which the payload, or the answer, holds */
+    uint64_t *row_ids;     /* a KVS_OP_KEY: of the value, ascending */
+    uint64_t row_id_count; /* how many of them there are, and have been asked for */
+    uint64_t row_ids_asked;
+
     kvs_version min_version;
-    kvs_op *parent;       /* a KVS_OP_PULL's key */
-    uint64_t parts_asked; /* of a KVS_OP_KEY */
+    kvs_op *parent;        /* a KVS_OP_PULL's key */
+    uint64_t parts_wanted; /* of a KVS_OP_KEY, as the next two */
+    uint64_t parts_asked;
     uint64_t parts_given;
 
     kvs_status status; /* the answer */
@@ -55,6 +65,9 @@ struct kvs_op {
     kvs_buffer *value;
     uint64_t version;
 };
+
+/* Of what a KVS_OP_PULL asks of its part. */
+size_t kvs_op_value_bytes(const kvs_op *op);
 
 static inline void kvs_op_append(kvs_op_list *list, kvs_op *op)
 {

@@ -334,6 +334,17 @@ uint32_t kvs_optimizer_states(const kvs_optimizer *optimizer)
     return kvs_rule_states(optimizer->rule);
 }
 
+bool kvs_optimizer_is_lazy(const kvs_optimizer *optimizer)
+{
+    static const char *const always[] = {"adagrad", "ftrl", "groupadagrad"};
+    for (size_t i = 0; i < sizeof always / sizeof always[0]; i++) {
+        if (strcmp(optimizer->name, always[i]) == 0) {
+            return true;
+        }
+    }
+    return optimizer->lazy_update;
+}
+
 static double multiplier_of(const multiplier_map *map, const char *key, size_t key_bytes)
 {
     size_t low = 0;

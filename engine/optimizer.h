@@ -51,6 +51,10 @@ uint32_t kvs_optimizer_states(const kvs_optimizer *optimizer);
  * "exp_avg". NULL for a state that the rule does not have. */
 const char *kvs_rule_state_name(int rule, unsigned state);
 
+/* True when an update of a row_sparse value touches the rows of its gradient only: lazy_update, and
+ * rules that MXNet always applies so. Else rows without a gradient are updated by a zero one. */
+bool kvs_optimizer_is_lazy(const kvs_optimizer *optimizer);
+
 /* lr_mult and wd_mult of a key, looked up once when the key meets the optimizer. */
 typedef struct kvs_multipliers {
     double lr;

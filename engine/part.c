@@ -2,8 +2,14 @@
 #include "engine/part.h"
 
 #include "engine/round.h"
+#include "engine/rows.h"
 #include "engine/session.h"
 #include "engine/store.h"
+
+size_t kvs_op_value_bytes(const kvs_op *op)
+{
+    return op->of_rows ? op->row_count * kvs_part_row_bytes(op->part) : kvs_part_bytes(op->part);
+}
 
 /* Has the session of this op given the part something that comes before it and is not done? */
 static bool waits_for_own(const kvs_op_list *list, const kvs_op *op)
@@ -25,19 +31,23 @@ static bool readable(const kvs_part *part, const kvs_op *op)
                               !waits_for_own(&part->held, op) && !waits_for_own(&part->later, op));
 }
 
-void kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
+kvs_status kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
 {
-    op->value = kvs_buffer_take(part->value);
+    if (op->of_rows) {
+        KVS_TRY(kvs_rows_capture(shard, part, op));
+    } else {
+        op->value = kvs_buffer_take(part->value);
+        kvs_batch_download(&shard->batch, op->value);
+    }
     op->version = atomic_load_explicit(&part->version, memory_order_relaxed);
-    kvs_batch_download(&shard->batch, op->value);
     atomic_fetch_add_explicit(&shard->parts_pulled, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&shard->bytes_pulled, kvs_part_bytes(part), memory_order_relaxed);
+    atomic_fetch_add_explicit(&shard->bytes_pulled, kvs_op_value_bytes(op), memory_order_relaxed);
+    return KVS_OK;
 }
 
 static void serve(kvs_shard *shard, kvs_part *part, kvs_op *op)
 {
-    kvs_part_capture(shard, part, op);
-    kvs_round_answer(shard, op, KVS_OK);
+    kvs_round_answer(shard, op, kvs_part_capture(shard, part, op));
 }
 
 /* Does what waits for the version that the part has just reached. An action may advance it. */

@@ -21,6 +21,14 @@ typedef struct kvs_op_list {
     kvs_op *last;
 } kvs_op_list;
 
+/* Rows of a part, each once: row i of the accumulator is row list[i] of the part. */
+typedef struct kvs_row_set {
+    uint32_t *list;
+    uint32_t room;
+    uint32_t count;
+    uint32_t reserved; /* so many may still come, with those that are there */
+} kvs_row_set;
+
 /* What is to happen to a part when it reaches a version. */
 typedef struct kvs_action {
     struct kvs_action *next;
@@ -46,6 +54,7 @@ typedef struct kvs_part {
 
     kvs_round round;
     kvs_buffer *accumulator; /* taken at the first term; kept for the next round */
+    kvs_row_set row_set;     /* row_sparse: what the accumulator holds; it is not kept */
     kvs_op_list summed;      /* wait for the round to close */
     kvs_op_list held;        /* of this round, by rank: copied, wait for lower ranks */
     kvs_op_list later;       /* of later rounds, in order of arrival: copied */
@@ -62,8 +71,8 @@ void kvs_part_pull(kvs_shard *shard, kvs_op *op);
 void kvs_part_forget_pulls(kvs_shard *shard, kvs_part *part);
 /* Does it if the part is at the action's version, else keeps it. */
 void kvs_part_act(kvs_shard *shard, kvs_part *part, kvs_action *action);
-/* The value as it is now goes with the op's answer, and counts as pulled. */
-void kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op);
+/* The value as it is now, or the rows asked for, goes with the op's answer, and counts as pulled. */
+kvs_status kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op) KVS_MUST_CHECK;
 /* An update, or a round that brought none: the next version, and what has waited for it. */
 void kvs_part_advance(kvs_shard *shard, kvs_part *part);
 

@@ -1,5 +1,6 @@
 /* Pulls: a key is asked for part by part, no further ahead of its reader than a bound. */
 #include "base/check.h"
+#include "engine/rows.h"
 #include "engine/session.h"
 #include "engine/store.h"
 
@@ -9,9 +10,9 @@
 /* A part costs at least this much of what may be ahead, so that tiny parts are bounded too. */
 #define PART_BYTES_MIN 256u
 
-static uint64_t cost_of(const kvs_part *part)
+static uint64_t cost_of(const kvs_op *op)
 {
-    uint64_t bytes = kvs_part_bytes(part);
+    uint64_t bytes = kvs_op_value_bytes(op);
     return bytes < PART_BYTES_MIN ? PART_BYTES_MIN : bytes;
 }
 
@@ -64,29 +65,68 @@ static void dequeue(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
     }
 }
 
+/* Gives the op the rows of its parent's next part that has any. */
+static kvs_status take_rows(kvs_op *op, const kvs_op *parent)
+{
+    uint64_t rows = parent->key->part_elements / parent->key->row_elements;
+    const uint64_t *ids = parent->row_ids + parent->row_ids_asked;
+    uint64_t left = parent->row_id_count - parent->row_ids_asked;
+    uint64_t part = ids[0] / rows;
+    uint32_t count = 1;
+    while (count < left && ids[count] / rows == part) {
+        count++;
+    }
+    op->rows = malloc(count * sizeof *op->rows);
+    if (op->rows == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        op->rows[i] = (uint32_t)(ids[i] - part * rows);
+    }
+    op->part = &parent->key->parts[part];
+    op->of_rows = true;
+    op->row_count = count;
+    return KVS_OK;
+}
+
+/* What is asked next for the key, or NULL: there is no room for it now. */
+static kvs_op *make_next(kvs_session *session, kvs_channel *channel, const kvs_op *parent)
+{
+    kvs_op *op = kvs_session_make_op(session, channel, KVS_OP_PULL);
+    if (op == NULL) {
+        return NULL; /* goes on when another op comes back */
+    }
+    op->parent = channel->pulls_first;
+    op->key = parent->key;
+    op->part = &parent->key->parts[parent->parts_asked];
+    op->sequence = parent->sequence;
+    op->after = parent->after;
+    op->min_version = parent->min_version;
+    if (parent->of_rows && take_rows(op, parent) != KVS_OK) {
+        kvs_session_free_op(session, op);
+        return NULL;
+    }
+    uint64_t cost = cost_of(op);
+    if (channel->ahead_bytes > 0 && channel->ahead_bytes + cost > KVS_PULL_BYTES_AHEAD) {
+        kvs_session_free_op(session, op);
+        return NULL;
+    }
+    channel->ahead_bytes += cost;
+    return op;
+}
+
 void kvs_pull_ask(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
 {
     while (channel->pulls_first != NULL) {
         kvs_op *parent = channel->pulls_first;
-        kvs_part *part = &parent->key->parts[parent->parts_asked];
-        uint64_t cost = cost_of(part);
-        if (channel->ahead_bytes > 0 && channel->ahead_bytes + cost > KVS_PULL_BYTES_AHEAD) {
+        kvs_op *op = make_next(session, channel, parent);
+        if (op == NULL) {
             return;
         }
-        kvs_op *op = kvs_session_make_op(session, channel, KVS_OP_PULL);
-        if (op == NULL) {
-            return; /* goes on when another op comes back */
-        }
-        op->parent = parent;
-        op->key = parent->key;
-        op->part = part;
-        op->sequence = parent->sequence;
-        op->after = parent->after;
-        op->min_version = parent->min_version;
-        channel->ahead_bytes += cost;
         parent->parts_asked++;
+        parent->row_ids_asked += op->row_count;
         kvs_session_chain(session, op);
-        if (parent->parts_asked == parent->key->part_count) {
+        if (parent->parts_asked == parent->parts_wanted) {
             dequeue(session, channel, now_ns);
         }
     }
@@ -197,7 +237,7 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
             refuse_key(session, parent, op->status);
         }
     }
-    channel->ahead_bytes -= cost_of(op->part); /* what is given counts by its bytes */
+    channel->ahead_bytes -= cost_of(op); /* what is given counts by its bytes */
     if (parent->status == KVS_OK) {
         kvs_session_give_value(session, op);
     } else {
@@ -205,7 +245,7 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
         op->value = NULL;
     }
     parent->parts_given++;
-    bool all_asked = parent->parts_asked == parent->key->part_count || channel->closed;
+    bool all_asked = parent->parts_asked == parent->parts_wanted || channel->closed;
     if (all_asked && parent->parts_given == parent->parts_asked) {
         end_key(session, parent, parent->status, now_ns);
     }
@@ -261,6 +301,76 @@ static kvs_status judge(kvs_session *session, const kvs_pull_key *in, kvs_key **
     return KVS_OK;
 }
 
+static int compare_ids(const void *a, const void *b)
+{
+    uint64_t first = *(const uint64_t *)a;
+    uint64_t second = *(const uint64_t *)b;
+    return first < second ? -1 : first > second ? 1 : 0;
+}
+
+/* Reads the ids to `ids`, ascending and each once; how many, or UINT64_MAX: one is out of bounds.
+ */
+static uint64_t read_ids(const kvs_pull_key *in, uint64_t rows, uint64_t *ids)
+{
+    uint64_t count = 0;
+    bool ascending = true;
+    for (uint32_t at = 0; at < in->row_ids_bytes; count++) {
+        if (!kvs_varint_next(in->row_ids, in->row_ids_bytes, &at, &ids[count]) ||
+            ids[count] >= rows) {
+            return UINT64_MAX;
+        }
+        ascending = ascending && (count == 0 || ids[count] > ids[count - 1]);
+    }
+    if (ascending) {
+        return count;
+    }
+    qsort(ids, count, sizeof *ids, compare_ids);
+    uint64_t kept = 1;
+    for (uint64_t i = 1; i < count; i++) {
+        if (ids[i] != ids[kept - 1]) {
+            ids[kept++] = ids[i];
+        }
+    }
+    return kept;
+}
+
+/* What of the key is wanted: all parts, or rows. */
+static kvs_status take_ids(kvs_op *op, const kvs_pull_key *in, kvs_problem *problem)
+{
+    kvs_key *key = op->key;
+    op->parts_wanted = key->part_count;
+    if (in->row_ids_bytes == 0) {
+        return KVS_OK;
+    }
+    if (key->storage != KVS_ROW_SPARSE) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "\"%s\" is dense: it is not pulled by rows", key->name);
+    }
+    if (in->snapshot) {
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "a snapshot of rows is not built yet");
+    }
+    op->row_ids = malloc(in->row_ids_bytes * sizeof *op->row_ids);
+    if (op->row_ids == NULL) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the row ids");
+    }
+    uint64_t rows = key->elements / key->row_elements;
+    uint64_t part_rows = key->part_elements / key->row_elements;
+    op->row_id_count = read_ids(in, rows, op->row_ids);
+    if (op->row_id_count == UINT64_MAX) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "a row id is not below %" PRIu64 ", the rows of \"%s\"", rows,
+                               key->name);
+    }
+    op->of_rows = true;
+    op->parts_wanted = 0;
+    for (uint64_t i = 0; i < op->row_id_count; i++) {
+        if (i == 0 || op->row_ids[i] / part_rows != op->row_ids[i - 1] / part_rows) {
+            op->parts_wanted++;
+        }
+    }
+    return KVS_OK;
+}
+
 static void pull_key(kvs_session *session, kvs_channel *channel, const kvs_pull_key *in,
                      uint64_t now_ns)
 {
@@ -284,6 +394,9 @@ static void pull_key(kvs_session *session, kvs_channel *channel, const kvs_pull_
         op = kvs_session_make_op(session, channel, KVS_OP_KEY);
         if (op == NULL) {
             status = kvs_problem_set(&problem, KVS_TOO_MANY, "too many pulls are waiting");
+        } else {
+            op->key = key;
+            status = take_ids(op, in, &problem);
         }
     }
     if (status != KVS_OK) {
@@ -291,9 +404,11 @@ static void pull_key(kvs_session *session, kvs_channel *channel, const kvs_pull_
             kvs_window_end(&session->window, in->sequence, status);
         }
         kvs_session_refuse(session, channel, in->sequence, in->key, in->key_bytes, &problem);
+        if (op != NULL) {
+            kvs_session_free_op(session, op);
+        }
         return;
     }
-    op->key = key;
     op->sequence = in->sequence;
     op->after = in->after;
     op->priority = in->priority;

@@ -1,6 +1,7 @@
 #include "engine/round.h"
 
 #include "base/check.h"
+#include "engine/rows.h"
 #include "engine/session.h"
 #include "engine/store.h"
 
@@ -81,9 +82,17 @@ static void unlist_round(kvs_shard *shard, kvs_part *part)
     atomic_fetch_sub_explicit(&shard->open_count, 1, memory_order_relaxed);
 }
 
+static bool is_sparse(const kvs_part *part)
+{
+    return part->key->storage == KVS_ROW_SPARSE;
+}
+
 static void reset_round(kvs_shard *shard, kvs_part *part)
 {
     kvs_round *round = &part->round;
+    if (is_sparse(part)) {
+        kvs_rows_reset(shard, part);
+    }
     if (round->opened_ns != 0) {
         unlist_round(shard, part);
     }
@@ -157,6 +166,12 @@ static kvs_status own_states(kvs_shard *shard, kvs_part *part)
     return own(shard, part, &part->master);
 }
 
+kvs_status kvs_round_take_states(kvs_shard *shard, kvs_part *part)
+{
+    KVS_TRY(prepare(shard, part, false));
+    return own_states(shard, part);
+}
+
 /* The rule, on the accumulator and `last`. In place if nobody reads the value. */
 static kvs_status apply(kvs_shard *shard, kvs_part *part, const kvs_buffer *accumulator,
                         const kvs_source *last)
@@ -197,32 +212,52 @@ static kvs_source source_of(const kvs_op *op)
     return source;
 }
 
+/* The same of rows. */
+static kvs_status update_rows(kvs_shard *shard, kvs_part *part, kvs_op *op)
+{
+    kvs_status status = kvs_rows_reserve(shard, part, op);
+    if (status == KVS_OK) {
+        kvs_source source = source_of(op);
+        kvs_rows_add(shard, part, op, &source);
+        status = kvs_rows_update(shard, part);
+    }
+    kvs_rows_reset(shard, part);
+    return status;
+}
+
+static kvs_status update_alone(kvs_shard *shard, kvs_part *part, kvs_op *op)
+{
+    if (is_sparse(part)) {
+        return update_rows(shard, part, op);
+    }
+    kvs_source source = source_of(op);
+    bool encoded = op->codec != KVS_CODEC_NONE; /* a rule reads none: it is decoded first */
+    KVS_TRY(prepare(shard, part, part->binding == NULL || encoded));
+    if (part->binding != NULL && !encoded) {
+        return apply(shard, part, NULL, &source);
+    }
+    kvs_batch_accumulate(&shard->batch, part, part->accumulator, &source, op, true);
+    if (part->binding != NULL) {
+        return apply(shard, part, part->accumulator, NULL);
+    }
+    replace(shard, part);
+    return KVS_OK;
+}
+
 /* Asynchronous and local stores: every push is an update of its own. */
 static void push_alone(kvs_shard *shard, kvs_op *op)
 {
     kvs_part *part = op->part;
-    kvs_source source = source_of(op);
-    bool encoded = op->codec != KVS_CODEC_NONE; /* a rule reads none: it is decoded first */
     kvs_status status = KVS_OPTIMIZER_NOT_SET;
     kvs_batch_touch(&shard->batch, part);
     if (atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
         status = KVS_FENCED; /* it still counts, as a push that has failed */
     } else if (part->binding != NULL || shard->store->kind == KVS_LOCAL) {
-        status = prepare(shard, part, part->binding == NULL || encoded);
-    }
-    if (status == KVS_OK && part->binding != NULL && !encoded) {
-        status = apply(shard, part, NULL, &source);
-    } else if (status == KVS_OK) {
-        kvs_batch_accumulate(&shard->batch, part, part->accumulator, &source, op, true);
-        if (part->binding != NULL) {
-            status = apply(shard, part, part->accumulator, NULL);
-        } else {
-            replace(shard, part);
-        }
+        status = update_alone(shard, part, op);
     }
     kvs_part_advance(shard, part);
     if (status == KVS_OK && op->want_value) {
-        kvs_part_capture(shard, part, op);
+        status = kvs_part_capture(shard, part, op);
     }
     op->version = atomic_load_explicit(&part->version, memory_order_relaxed);
     kvs_round_answer(shard, op, status);
@@ -233,7 +268,12 @@ static void push_alone(kvs_shard *shard, kvs_op *op)
 /* Copies the payload so that its frame can go; it keeps its credit. False: refused, no memory. */
 static bool hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
 {
-    if (op->held == NULL && op->session != NULL) {
+    if (is_sparse(op->part) && op->row_count == 0) {
+        op->payload = (kvs_payload){0}; /* nothing to copy; its frame may go */
+        if (op->frame != NULL) {
+            use(shard, op);
+        }
+    } else if (op->held == NULL && op->session != NULL) {
         kvs_status status = kvs_pool_take(shard->pool, op->payload.bytes, &op->held);
         if (status != KVS_OK) {
             kvs_round_answer(shard, op, status);
@@ -271,7 +311,12 @@ static void add_term(kvs_shard *shard, kvs_part *part, kvs_op *op, bool closes, 
     *last = source_of(op);
     kvs_batch_touch(&shard->batch, part);
     if (!closes) {
-        kvs_batch_accumulate(&shard->batch, part, part->accumulator, last, op, round->terms == 0);
+        if (is_sparse(part)) {
+            kvs_rows_add(shard, part, op, last);
+        } else {
+            kvs_batch_accumulate(&shard->batch, part, part->accumulator, last, op,
+                                 round->terms == 0);
+        }
         drop_held(shard, op);
         use(shard, op);
     }
@@ -312,24 +357,30 @@ static void fail_round(kvs_shard *shard, kvs_part *part, kvs_status status, cons
     open_round(shard, part, now_ns); /* as a failed one: it has a deadline of its own */
 }
 
+static kvs_status update_round(kvs_shard *shard, kvs_part *part, const kvs_source *last)
+{
+    if (is_sparse(part)) {
+        return kvs_rows_update(shard, part);
+    }
+    if (part->binding == NULL) {
+        replace(shard, part);
+        return KVS_OK;
+    }
+    uint32_t accumulated = part->round.terms - (last != NULL ? 1 : 0);
+    /* A rule may have come since the round opened: its states are taken now. */
+    KVS_TRY(prepare(shard, part, false));
+    return apply(shard, part, accumulated > 0 ? part->accumulator : NULL, last);
+}
+
 /* The update of a complete round. */
 static void close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last, uint64_t now_ns)
 {
-    if (part->binding != NULL) {
-        uint32_t accumulated = part->round.terms - (last != NULL ? 1 : 0);
-        /* A rule may have come since the round opened: its states are taken now. */
-        kvs_status status = prepare(shard, part, false);
-        if (status == KVS_OK) {
-            status = apply(shard, part, accumulated > 0 ? part->accumulator : NULL, last);
-        }
-        if (status != KVS_OK) {
-            fail_round(shard, part, status, NULL, now_ns);
-            reset_round(shard, part);
-            kvs_part_advance(shard, part);
-            return;
-        }
-    } else {
-        replace(shard, part);
+    kvs_status status = update_round(shard, part, last);
+    if (status != KVS_OK) {
+        fail_round(shard, part, status, NULL, now_ns);
+        reset_round(shard, part);
+        kvs_part_advance(shard, part);
+        return;
     }
     atomic_fetch_add_explicit(&shard->rounds_closed, 1, memory_order_relaxed);
     reset_round(shard, part);
@@ -337,11 +388,9 @@ static void close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last
     part->summed = (kvs_op_list){NULL, NULL};
     uint64_t version = atomic_load_explicit(&part->version, memory_order_relaxed) + 1;
     for (kvs_op *op; (op = kvs_op_shift(&summed)) != NULL;) {
-        if (op->want_value) {
-            kvs_part_capture(shard, part, op);
-        }
+        status = op->want_value ? kvs_part_capture(shard, part, op) : KVS_OK;
         op->version = version;
-        kvs_round_answer(shard, op, KVS_OK);
+        kvs_round_answer(shard, op, status);
     }
     kvs_part_advance(shard, part);
 }
@@ -368,6 +417,7 @@ static bool proceed(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_n
         kvs_round after = *round;
         after.next_rank = op->rank + 1;
         fused = part->binding != NULL && op->session != NULL && op->codec == KVS_CODEC_NONE &&
+                !is_sparse(part) &&
                 kvs_schedule_next(schedule, &after) == schedule->num_workers;
         add_term(shard, part, op, fused, &last);
         op = NULL;
@@ -412,7 +462,8 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
         return true;
     }
     if (!empty) {
-        kvs_status status = prepare(shard, part, true);
+        kvs_status status =
+            is_sparse(part) ? kvs_rows_reserve(shard, part, op) : prepare(shard, part, true);
         if (status != KVS_OK) {
             kvs_round_answer(shard, op, status);
             return false;
@@ -450,6 +501,17 @@ static void feed(kvs_shard *shard, kvs_part *part, kvs_op_list queue, bool ended
         }
         ended = contribute(shard, part, op, now_ns);
     }
+}
+
+void kvs_round_keep_sum(kvs_shard *shard, kvs_op *op, kvs_buffer *sum)
+{
+    if (op->held != NULL) {
+        kvs_batch_release(&shard->batch, op->held);
+    } else {
+        atomic_fetch_add_explicit(&shard->held_bytes, op->payload.bytes, memory_order_relaxed);
+        use(shard, op);
+    }
+    op->held = sum;
 }
 
 void kvs_round_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)

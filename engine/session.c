@@ -1,6 +1,7 @@
 #include "engine/session.h"
 
 #include "base/check.h"
+#include "engine/rows.h"
 #include "engine/store.h"
 
 #include <stdio.h>
@@ -131,6 +132,8 @@ void kvs_session_free_op(kvs_session *session, kvs_op *op)
     if (op->channel != NULL) {
         op->channel->table->unref(op->channel);
     }
+    free(op->rows);
+    free(op->row_ids);
     op->next = session->free_ops;
     session->free_ops = op;
     if (--session->ops_live == 0) {
@@ -394,6 +397,9 @@ void kvs_session_give_value(kvs_session *session, kvs_op *op)
                    .version = {.epoch = session->store->engine->epoch, .count = op->version}},
         .data = op->value->memory.host,
         .buffer = op->value};
+    if (op->of_rows) {
+        kvs_rows_fill_header(op, &value.header);
+    }
     op->value = NULL;
     channel->ahead_bytes += value.header.payload_bytes; /* until it has left */
     channel->table->value(channel, &value);

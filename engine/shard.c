@@ -51,6 +51,7 @@ void kvs_shard_close(kvs_shard *shard)
         kvs_batch_deinit(&shard->batch);
     }
     kvs_pool_close(shard->pool);
+    free(shard->row_places);
     free(shard->ranks);
     free(shard->rank_changes);
     free(shard->answers);

@@ -29,6 +29,8 @@ struct kvs_shard {
     kvs_part *open_first, *open_last; /* parts with an open round, oldest first */
     _Atomic uint64_t open_count;
     uint64_t waiting_count; /* pulls that wait at its parts */
+    uint32_t *row_places;   /* rows.c: of each row of the part at hand, its place + 1; else 0 */
+    uint64_t row_places_room;
 
     kvs_batch batch;
     kvs_op *used[KVS_BATCH_ITEMS]; /* ops whose payload the turn has read, copied or refused */

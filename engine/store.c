@@ -353,7 +353,7 @@ void kvs_key_fill_info(const kvs_store *store, const kvs_key *key, kvs_key_info 
         (kvs_key_info){.name = key->name,
                        .name_bytes = key->name_bytes,
                        .dtype = key->dtype,
-                       .storage = KVS_DENSE,
+                       .storage = key->storage,
                        .shape = key->shape,
                        .elements = key->elements,
                        .part_elements = key->part_elements,

@@ -314,7 +314,9 @@ static void pull_named(kvs_data_stream *stream, const kvs_pull_view *view, uint6
                                        .after = from->after,
                                        .priority = from->priority,
                                        .min_version = from->min_version,
-                                       .snapshot = view->snapshot};
+                                       .snapshot = view->snapshot,
+                                       .row_ids_bytes = from->row_ids_bytes,
+                                       .row_ids = from->row_ids};
         if (count == KEYS_AT_ONCE || i + 1 == view->key_count) {
             kvs_session_pull(stream->session, &stream->channel, keys, count, now_ns);
             count = 0;
@@ -434,9 +436,7 @@ static kvs_status open_pull(kvs_data_stream *stream, kvs_work *work, kvs_problem
                           : view->has_snapshot_name     ? "snapshot_name"
                                                         : NULL;
     for (size_t i = 0; i < view->key_count && missing == NULL; i++) {
-        missing = view->keys[i].has_since           ? "since"
-                  : view->keys[i].row_ids_bytes > 0 ? "row_ids"
-                                                    : NULL;
+        missing = view->keys[i].has_since ? "since" : NULL;
     }
     if (missing != NULL) {
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "%s is not built yet", missing);

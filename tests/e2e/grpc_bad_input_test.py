@@ -116,8 +116,8 @@ class BadInput(Case):
             self.refused_part("INVALID_TENSOR", CODE.INVALID_ARGUMENT, codec=pb.CODEC_2BIT,
                               data=b"\0" * 4, payload_bytes=4, threshold=threshold)
 
-    def test_sparse_rows_are_not_built_yet(self):
-        self.refused_part("UNIMPLEMENTED", CODE.UNIMPLEMENTED, storage=pb.STORAGE_ROW_SPARSE,
+    def test_rows_of_a_dense_key_are_refused(self):
+        self.refused_part("INVALID_TENSOR", CODE.INVALID_ARGUMENT, storage=pb.STORAGE_ROW_SPARSE,
                           row_ids=[0, 1])
 
     def test_a_refused_part_does_not_touch_the_others_of_its_frame(self):
@@ -285,7 +285,6 @@ class BadInput(Case):
     def test_what_a_pull_cannot_do_yet_is_unimplemented(self):
         version = pb.Version(epoch=1, count=1)
         for fields in (dict(keys=[pb.PullKey(key="k", since=version)]),
-                       dict(keys=[pb.PullKey(key="k", row_ids=[1])]),
                        dict(keys=[pb.PullKey(key="k")], codec=pb.CODEC_2BIT),
                        dict(keys=[pb.PullKey(key="k")], snapshot_name="s")):
             self.pull_refused(CODE.UNIMPLEMENTED, "UNIMPLEMENTED", **fields)

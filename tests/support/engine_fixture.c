@@ -41,11 +41,35 @@ static void credit(kvs_channel *channel, uint64_t bytes)
     ((fixture_worker *)channel)->credit_back += bytes;
 }
 
+/* To the places that they have in the whole value. */
+static void keep_rows(fixture_worker *worker, const kvs_value_part *part)
+{
+    const kvs_part_header *header = &part->header;
+    uint64_t id = 0;
+    size_t rows = 0;
+    for (uint32_t at = 0; at < header->row_ids_bytes; rows++) {
+        KVS_CHECK(kvs_varint_next(header->row_ids, header->row_ids_bytes, &at, &id));
+    }
+    KVS_CHECK(rows > 0);
+    size_t row_bytes = header->payload_bytes / rows;
+    rows = 0;
+    for (uint32_t at = 0; at < header->row_ids_bytes; rows++) {
+        KVS_CHECK(kvs_varint_next(header->row_ids, header->row_ids_bytes, &at, &id));
+        KVS_CHECK((id + 1) * row_bytes <= sizeof worker->value);
+        memcpy((uint8_t *)worker->value + id * row_bytes, part->data + rows * row_bytes, row_bytes);
+    }
+    worker->rows += rows;
+}
+
 static void value(kvs_channel *channel, const kvs_value_part *part)
 {
     fixture_worker *worker = (fixture_worker *)channel;
     KVS_CHECK(part->header.element_offset + part->header.element_count <= 1 << 16);
-    memcpy(worker->value + part->header.element_offset, part->data, part->header.payload_bytes);
+    if (part->header.storage == KVS_ROW_SPARSE) {
+        keep_rows(worker, part);
+    } else {
+        memcpy(worker->value + part->header.element_offset, part->data, part->header.payload_bytes);
+    }
     worker->values++;
     worker->version = part->header.version;
     worker->value_sequence = part->header.sequence;

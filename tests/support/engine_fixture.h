@@ -28,6 +28,7 @@ typedef struct fixture_worker {
     uint64_t credit_back;
     float value[1 << 16];    /* what pulls have brought, by element of the last key */
     uint64_t values;         /* parts */
+    uint64_t rows;           /* of parts that came by rows */
     kvs_version version;     /* of the last part */
     uint64_t value_sequence; /* of the last part */
     bool slow;               /* values do not leave until fixture_sent */

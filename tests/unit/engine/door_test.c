@@ -76,6 +76,10 @@ static void sparse(kvs_part_header *h)
 {
     h->storage = KVS_ROW_SPARSE;
 }
+static void no_storage(kvs_part_header *h)
+{
+    h->storage = (kvs_storage)7;
+}
 static void row_ids(kvs_part_header *h)
 {
     h->row_ids_bytes = 1;
@@ -219,8 +223,9 @@ static const row rows[] = {
     {"no such key", no_such_key, KVS_KEY_NOT_FOUND, true},
     {"an empty key", empty_key, KVS_KEY_NOT_FOUND, true},
     {"a huge key", huge_key, KVS_KEY_NOT_FOUND, true},
-    {"row_sparse", sparse, KVS_UNIMPLEMENTED, true},
-    {"row ids", row_ids, KVS_UNIMPLEMENTED, true},
+    {"rows of a dense key", sparse, KVS_INVALID_TENSOR, true},
+    {"row ids of a dense key", row_ids, KVS_INVALID_TENSOR, true},
+    {"no storage", no_storage, KVS_INVALID_FIELD, true},
     {"2bit without a threshold", no_threshold, KVS_INVALID_TENSOR, true},
     {"2bit, NaN", nan_threshold, KVS_INVALID_TENSOR, true},
     {"2bit, infinity", infinite_threshold, KVS_INVALID_TENSOR, true},

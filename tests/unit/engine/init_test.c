@@ -381,8 +381,8 @@ static void what_is_not_built_yet_says_so(void **state)
     open_with(&f, 1);
     kvs_init *init = begin(&f, NULL);
     describe(&g, "w", 4, 0, 4);
-    g.header.storage = KVS_ROW_SPARSE;
-    assert_int_equal(give(init, &g), KVS_UNIMPLEMENTED);
+    g.header.storage = (kvs_storage)7;
+    assert_int_equal(give(init, &g), KVS_INVALID_FIELD);
     describe(&g, "w", 4, 0, 4);
     g.header.codec = KVS_CODEC_2BIT;
     assert_int_equal(give(init, &g), KVS_INVALID_FIELD);

@@ -14,9 +14,9 @@ static kvs_key *make(const char *name, uint64_t elements, uint64_t part_elements
 {
     kvs_key *key = NULL;
     kvs_shape shape = {.rank = 1, .size = {elements}};
-    assert_int_equal(
-        kvs_key_make(name, (uint32_t)strlen(name), KVS_F32, &shape, part_elements, 130, &key),
-        KVS_OK);
+    assert_int_equal(kvs_key_make(name, (uint32_t)strlen(name), KVS_F32, KVS_DENSE, &shape,
+                                  part_elements, 130, &key),
+                     KVS_OK);
     return key;
 }
 

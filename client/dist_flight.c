@@ -1,5 +1,6 @@
 #include "base/check.h"
 #include "client/dist_state.h"
+#include "client/row_list.h"
 
 #include <stdlib.h>
 
@@ -14,6 +15,9 @@ uint64_t kvs_item_part_offset(const kvs_item *item, uint64_t part)
     if (item->ends != NULL) {
         return part == 0 ? 0 : item->ends[part - 1];
     }
+    if (item->rows != NULL) {
+        return kvs_row_list_offset(item->rows, part, item->element_bytes);
+    }
     return part * item->part_elements * item->element_bytes;
 }
 
@@ -25,7 +29,20 @@ uint64_t kvs_item_part_bytes(const kvs_item *item, uint64_t part)
     if (item->ends != NULL) {
         return item->ends[part] - kvs_item_part_offset(item, part);
     }
+    if (item->rows != NULL) {
+        kvs_part_header header;
+        kvs_row_list_fill_header(item->rows, part, item->element_bytes, &header);
+        return header.payload_bytes;
+    }
     return kvs_item_part_elements(item, part) * item->element_bytes;
+}
+
+uint64_t kvs_item_id_bytes(const kvs_item *item, uint64_t part)
+{
+    const kvs_row_list *list = item->rows;
+    return list == NULL || list->packed_starts == NULL
+               ? 0
+               : list->packed_starts[part + 1] - list->packed_starts[part];
 }
 
 kvs_status kvs_flight_reserve(kvs_flight *flight, uint64_t parts)

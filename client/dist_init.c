@@ -1,6 +1,7 @@
 #include "api/kvstored.pb-c.h"
 #include "base/clock.h"
 #include "client/dist_state.h"
+#include "client/row_list.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,8 @@
 typedef struct init_call {
     kvs_dist *dist;
     kvs_groups *groups;
+    kvs_row_list *lists; /* of each group, if they are of rows; else NULL */
+    kvs_block **blocks;  /* and the rows themselves; NULL: they are all, as the caller has them */
     kvs_peer_call *call; /* NULL once it has ended */
     bool sending;
     kvs_problem problem;
@@ -74,23 +77,14 @@ static const kvs_peer_events init_events = {
 
 /* ------------------------------------------------------------------ frames */
 
-/* The next part of the values, as header and piece number `at`; whether it fits beside `bytes`. */
-static bool next_part(init_call *init, size_t at, uint64_t bytes)
+/* What the next part has in common whatever the storage. */
+static kvs_part_header start_header(init_call *init, size_t at)
 {
     const kvs_group *group = &init->groups->list[init->group];
     const kv_array *value = group->values[0];
-    const kvs_dist_limits *limits = &init->dist->limits;
     kvs_shape shape;
-    size_t size = kvs_dtype_bytes((kvs_dtype)value->dtype);
-    uint64_t elements = kvs_array_elements(value);
-    uint64_t left = elements - init->offset;
-    uint64_t count = left < limits->part_elements ? left : limits->part_elements;
-    uint64_t payload = init->with_values ? count * size : 0;
-    if (at > 0 && bytes + payload > limits->frame_payload_bytes) {
-        return false;
-    }
     kvs_array_shape(value, &shape);
-    init->headers[at] = (kvs_part_header){
+    return (kvs_part_header){
         .key = group->name,
         .key_bytes = group->name_bytes,
         .dtype = (kvs_dtype)value->dtype,
@@ -98,16 +92,52 @@ static bool next_part(init_call *init, size_t at, uint64_t bytes)
         .shape = init->shapes[at],
         .shape_bytes = kvs_shape_pack(&shape, init->shapes[at]),
         .element_offset = init->offset,
-        .element_count = count,
-        .payload_bytes = payload,
     };
+}
+
+/* Fills the header of the next part; where its payload lies. */
+static const uint8_t *find_part(init_call *init, kvs_part_header *header)
+{
+    const kv_array *value = init->groups->list[init->group].values[0];
+    size_t size = kvs_dtype_bytes(header->dtype);
+    if (init->lists != NULL) {
+        const kvs_row_list *list = &init->lists[init->group];
+        const kvs_block *block = init->blocks[init->group];
+        const kvs_row_argument *argument = value->data;
+        uint64_t part = init->offset / list->part_elements;
+        kvs_row_list_fill_header(list, part, size, header);
+        return (const uint8_t *)(block != NULL ? block->data : argument->rows->data) +
+               kvs_row_list_offset(list, part, size);
+    }
+    uint64_t left = kvs_array_elements(value) - init->offset;
+    uint64_t most = init->dist->limits.part_elements;
+    header->element_count = left < most ? left : most;
+    header->payload_bytes = header->element_count * size;
+    return (const uint8_t *)value->data + init->offset * size;
+}
+
+/* The next part of the values, as header and piece number `at`; whether it fits beside `bytes`. */
+static bool next_part(init_call *init, size_t at, uint64_t bytes)
+{
+    uint64_t elements = kvs_array_elements(init->groups->list[init->group].values[0]);
+    kvs_part_header header = start_header(init, at);
+    const uint8_t *data = find_part(init, &header);
+    if (!init->with_values) {
+        header.payload_bytes = 0;
+        header.row_ids_bytes = 0;
+    }
+    uint64_t payload = header.payload_bytes;
+    if (at > 0 && bytes + payload + header.row_ids_bytes > init->dist->limits.frame_payload_bytes) {
+        return false;
+    }
+    init->headers[at] = header;
     init->pieces[at] = (kvs_piece){
-        .data = payload > 0 ? (const uint8_t *)value->data + init->offset * size : NULL,
+        .data = payload > 0 ? data : NULL,
         .bytes = (size_t)payload,
         .release = kvs_block_release,
         .context = kvs_block_take(init->borrowed),
     };
-    init->offset += count;
+    init->offset += header.element_count;
     if (init->offset == elements || !init->with_values) {
         init->group++;
         init->offset = 0;
@@ -120,8 +150,10 @@ static kvs_status send_frame(init_call *init)
 {
     size_t count = 0;
     uint64_t bytes = 0;
+    uint64_t id_bytes = 0;
     while (init->group < init->groups->count && count < FRAME_PARTS &&
-           next_part(init, count, bytes)) {
+           next_part(init, count, bytes + id_bytes)) {
+        id_bytes += init->headers[count].row_ids_bytes;
         bytes += init->headers[count++].payload_bytes;
     }
     const kvs_dist *dist = init->dist;
@@ -221,7 +253,75 @@ static kvs_status attempt(init_call *init, uint64_t until_ns, kvs_problem *probl
     return take_reply(init, problem);
 }
 
-kvs_status kvs_dist_init(kv_store *kv, kvs_groups *groups, kvs_problem *problem)
+/* ------------------------------------------------------------------ rows */
+
+/* Collects the rows of all groups. Of a value with all its rows nothing is copied. */
+static kvs_status collect_rows(init_call *init, kvs_problem *problem)
+{
+    kvs_dist *dist = init->dist;
+    size_t count = init->groups->count;
+    init->lists = calloc(count + 1, sizeof *init->lists);
+    init->blocks = (kvs_block **)calloc(count + 1, sizeof(kvs_block *));
+    if (init->lists == NULL || init->blocks == NULL) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the rows");
+    }
+    for (size_t i = 0; i < count; i++) {
+        const kvs_group *group = &init->groups->list[i];
+        kvs_row_list *list = &init->lists[i];
+        KVS_TRY(kvs_row_list_of_values(list, group, problem));
+        KVS_TRY(kvs_row_list_cut(list, dist->limits.part_elements));
+        if (list->whole) {
+            continue;
+        }
+        size_t size = kvs_dtype_bytes((kvs_dtype)group->values[0]->dtype);
+        init->blocks[i] =
+            kvs_block_make(&dist->pool, (size_t)(list->count * list->row_elements) * size);
+        if (init->blocks[i] == NULL) {
+            return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the rows");
+        }
+        (void)pthread_mutex_lock(&dist->base.order); /* whose the sums are */
+        kvs_status status =
+            kvs_row_list_sum(list, &dist->sum, group, init->blocks[i]->data, problem);
+        (void)pthread_mutex_unlock(&dist->base.order);
+        KVS_TRY(status);
+    }
+    return KVS_OK;
+}
+
+static void forget_rows(init_call *init)
+{
+    for (size_t i = 0; init->lists != NULL && i < init->groups->count; i++) {
+        kvs_row_list_deinit(&init->lists[i]);
+    }
+    for (size_t i = 0; init->blocks != NULL && i < init->groups->count; i++) {
+        kvs_block_unref(init->blocks[i]);
+    }
+    free(init->lists);
+    free((void *)init->blocks);
+}
+
+/* ------------------------------------------------------------------ all attempts */
+
+/* An equal init of what exists is no error, so it may be made again. */
+static kvs_status attempt_all(init_call *init, kvs_problem *problem)
+{
+    kvs_dist *dist = init->dist;
+    uint64_t until = kvs_clock_now_ns() + dist->request_timeout_ns;
+    kvs_status status;
+    kvs_dist_lock(dist);
+    for (;;) {
+        status = attempt(init, until, problem);
+        bool again = status == KVS_UNAVAILABLE || status == KVS_STOPPING || status == KVS_CANCELLED;
+        if (!again || kvs_clock_now_ns() >= until) {
+            break;
+        }
+        (void)kvs_dist_wait(dist, kvs_clock_now_ns() + 50 * KVS_MS);
+    }
+    kvs_dist_unlock(dist);
+    return status;
+}
+
+kvs_status kvs_dist_init(kv_store *kv, kvs_groups *groups, bool sparse, kvs_problem *problem)
 {
     const struct timespec moment = {.tv_nsec = 1000000};
     kvs_dist *dist = (kvs_dist *)kv;
@@ -235,23 +335,15 @@ kvs_status kvs_dist_init(kv_store *kv, kvs_groups *groups, kvs_problem *problem)
     init->dist = dist;
     init->groups = groups;
     init->borrowed = borrowed;
-    uint64_t until = kvs_clock_now_ns() + dist->request_timeout_ns;
-    kvs_status status;
-    kvs_dist_lock(dist);
-    for (;;) {
-        status = attempt(init, until, problem);
-        /* An equal init of what exists is no error, so it may be made again. */
-        bool again = status == KVS_UNAVAILABLE || status == KVS_STOPPING || status == KVS_CANCELLED;
-        if (!again || kvs_clock_now_ns() >= until) {
-            break;
-        }
-        (void)kvs_dist_wait(dist, kvs_clock_now_ns() + 50 * KVS_MS);
+    kvs_status status = sparse ? collect_rows(init, problem) : KVS_OK;
+    if (status == KVS_OK) {
+        status = attempt_all(init, problem);
     }
-    kvs_dist_unlock(dist);
     while (kvs_block_shared(borrowed)) {
         (void)nanosleep(&moment, NULL); /* the core lets go soon after the call's end */
     }
     kvs_block_unref(borrowed);
+    forget_rows(init);
     kvs_head_deinit(&init->head);
     free(init->reply);
     free(init);

@@ -11,8 +11,8 @@
 /* ------------------------------------------------------------------ values */
 
 /* Why the part does not fit the item's outs, or KVS_OK. */
-static kvs_status check_part(const kvs_item *item, const kvs_part_header *header,
-                             kvs_problem *problem)
+static kvs_status check_dense(const kvs_item *item, const kvs_part_header *header,
+                              kvs_problem *problem)
 {
     const char *name = item->key->name;
     if (header->dtype != item->dtype) {
@@ -32,10 +32,21 @@ static kvs_status check_part(const kvs_item *item, const kvs_part_header *header
     return KVS_OK;
 }
 
-static void write_outs(const kvs_item *item, const kvs_part_header *header,
-                       const kvs_payload *payload)
+/* The same, and where in the outs it goes. */
+static kvs_status check_part(const kvs_item *item, const kvs_part_header *header,
+                             uint64_t *element_offset, uint64_t *elements, kvs_problem *problem)
 {
-    size_t offset = (size_t)header->element_offset * item->element_bytes;
+    if (item->rows != NULL) {
+        return kvs_item_check_rows(item, header, element_offset, elements, problem);
+    }
+    *element_offset = header->element_offset;
+    *elements = header->element_count;
+    return check_dense(item, header, problem);
+}
+
+static void write_outs(const kvs_item *item, uint64_t element_offset, const kvs_payload *payload)
+{
+    size_t offset = (size_t)element_offset * item->element_bytes;
     if (payload->bytes == 0 || item->out_count == 0) {
         return;
     }
@@ -59,22 +70,24 @@ static void take_value(kvs_dist *dist, const kvs_part_header *header, const kvs_
     }
     kvs_item *item = entry->item;
     kvs_problem problem = {0};
-    if (check_part(item, header, &problem) != KVS_OK) {
+    uint64_t element_offset = 0;
+    uint64_t elements = 0;
+    if (check_part(item, header, &element_offset, &elements, &problem) != KVS_OK) {
         kvs_request_blame(item->request, &problem);
         return;
     }
     if (payload->bytes >= UNLOCK_FROM_BYTES) {
         kvs_dist_unlock(dist);
-        write_outs(item, header, payload);
+        write_outs(item, element_offset, payload);
         kvs_dist_lock(dist);
     } else {
-        write_outs(item, header, payload);
+        write_outs(item, element_offset, payload);
     }
     /* The window may have grown meanwhile. */
     entry = kvs_flight_find(&dist->flight, header->sequence);
     if (entry != NULL && !(entry->valued && item->flow == KVS_FLOW_PUSHPULL)) {
         entry->valued = true;
-        item->received += header->element_count;
+        item->received += elements;
     }
     dist->statistics.parts_pulled++;
 }

@@ -50,6 +50,7 @@ static void free_request(kvs_request *request)
     unlink_request(request);
     for (size_t i = 0; i < request->item_count; i++) {
         kvs_block_unref(request->items[i].block);
+        kvs_item_free_rows(&request->items[i]);
     }
     kvs_block_unref(request->borrowed);
     free(request->items);
@@ -254,8 +255,9 @@ void kvs_dist_free_requests(kvs_dist *dist)
 
 static kvs_request *make_request(kvs_dist *dist, const kvs_transfer *transfer)
 {
-    size_t outs = 0;
-    for (size_t i = 0; i < transfer->groups->count; i++) {
+    size_t items = transfer->sparse ? kvs_dist_count_row_items(transfer) : transfer->groups->count;
+    size_t outs = transfer->sparse ? items : 0;
+    for (size_t i = 0; !transfer->sparse && i < transfer->groups->count; i++) {
         outs += transfer->groups->list[i].out_count;
     }
     kvs_request *request = calloc(1, sizeof *request);
@@ -264,7 +266,7 @@ static kvs_request *make_request(kvs_dist *dist, const kvs_transfer *transfer)
     }
     request->dist = dist;
     request->priority = transfer->priority;
-    request->item_count = transfer->groups->count;
+    request->item_count = items;
     request->open_items = request->item_count;
     request->live_items = request->item_count;
     request->items = calloc(request->item_count + 1, sizeof *request->items);
@@ -362,6 +364,18 @@ static kvs_status take_values(kvs_request *request, const kvs_transfer *transfer
     return status;
 }
 
+void kvs_item_fill(kvs_item *item, kvs_request *request, const kvs_group *group,
+                   const kv_array *array, kvs_flow flow)
+{
+    item->request = request;
+    item->group = group;
+    item->flow = flow;
+    item->dtype = (kvs_dtype)array->dtype;
+    item->element_bytes = (uint32_t)kvs_dtype_bytes(item->dtype);
+    item->elements = kvs_array_elements(array);
+    set_shape(item, array);
+}
+
 static void fill_items(kvs_request *request, const kvs_transfer *transfer)
 {
     void **outs = request->outs;
@@ -369,12 +383,7 @@ static void fill_items(kvs_request *request, const kvs_transfer *transfer)
         const kvs_group *group = &transfer->groups->list[i];
         const kv_array *array = group->value_count > 0 ? group->values[0] : group->outs[0];
         kvs_item *item = &request->items[i];
-        item->request = request;
-        item->flow = flow_of(transfer);
-        item->dtype = (kvs_dtype)array->dtype;
-        item->element_bytes = (uint32_t)kvs_dtype_bytes(item->dtype);
-        item->elements = kvs_array_elements(array);
-        set_shape(item, array);
+        kvs_item_fill(item, request, group, array, flow_of(transfer));
         item->outs = outs;
         item->out_count = group->out_count;
         for (size_t j = 0; j < group->out_count; j++) {
@@ -386,17 +395,17 @@ static void fill_items(kvs_request *request, const kvs_transfer *transfer)
 /* ------------------------------------------------------------------ queueing it */
 
 /* What depends on what the client knows of the keys. */
-static kvs_status name_items(kvs_request *request, const kvs_groups *groups)
+static kvs_status name_items(kvs_request *request)
 {
     kvs_dist *dist = request->dist;
     for (size_t i = 0; i < request->item_count; i++) {
         kvs_item *item = &request->items[i];
-        item->key = kvs_client_keys_find_or_add(&dist->keys, groups->list[i].name,
-                                                groups->list[i].name_bytes);
+        item->key =
+            kvs_client_keys_find_or_add(&dist->keys, item->group->name, item->group->name_bytes);
         if (item->key == NULL) {
             return KVS_NO_MEMORY;
         }
-        if (item->ends == NULL) { /* else it was encoded in parts already */
+        if (item->ends == NULL && item->part_elements == 0) { /* else it is in parts already */
             item->part_elements = item->key->part_elements != 0 ? item->key->part_elements
                                                                 : dist->limits.part_elements;
         }
@@ -422,13 +431,13 @@ static kvs_status queue_items(kvs_request *request)
     return KVS_OK;
 }
 
-static kvs_status submit(kvs_request *request, const kvs_groups *groups, kvs_problem *problem)
+static kvs_status submit(kvs_request *request, kvs_problem *problem)
 {
     kvs_dist *dist = request->dist;
     if (dist->closing) {
         return kvs_problem_set(problem, KVS_STOPPING, "the store is being closed");
     }
-    if (name_items(request, groups) != KVS_OK || queue_items(request) != KVS_OK) {
+    if (name_items(request) != KVS_OK || queue_items(request) != KVS_OK) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the request");
     }
     request->number = dist->next_number++;
@@ -465,19 +474,21 @@ kvs_status kvs_dist_transfer(kv_store *kv, const kvs_transfer *transfer, kv_hand
     if (handle != NULL) {
         *handle = &request->handle;
     }
-    if (request->item_count == 0) {
+    kvs_status status = KVS_OK;
+    if (transfer->sparse) {
+        status = kvs_dist_fill_rows(request, transfer, problem);
+    } else {
+        fill_items(request, transfer);
+        status = transfer->push ? take_values(request, transfer, problem) : KVS_OK;
+    }
+    if (status == KVS_OK && request->item_count == 0) {
         finish_empty(request);
         return KVS_OK;
-    }
-    fill_items(request, transfer);
-    kvs_status status = KVS_OK;
-    if (transfer->push) {
-        status = take_values(request, transfer, problem);
     }
     if (status == KVS_OK) {
         /* From here on the I/O thread ends and, without a handle, frees it. */
         kvs_dist_lock(dist);
-        status = submit(request, transfer->groups, problem);
+        status = submit(request, problem);
         kvs_dist_unlock(dist);
     }
     if (status != KVS_OK) {

@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "client/dist_state.h"
+#include "client/row_list.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -150,14 +151,17 @@ typedef struct outgoing {
     kvs_dist_stream *stream;
     size_t count;
     uint64_t bytes;
+    uint64_t id_bytes; /* of row ids, beside the payload */
 } outgoing;
 
 /* False: it does not fit this message, or nothing may be sent now. */
-static bool fits(const outgoing *message, uint64_t bytes)
+static bool fits(const outgoing *message, const kvs_item *item, uint64_t part)
 {
     const kvs_dist *dist = message->stream->dist;
+    uint64_t bytes = kvs_item_part_bytes(item, part);
+    uint64_t sum = message->bytes + message->id_bytes + bytes + kvs_item_id_bytes(item, part);
     if (message->count == KVS_SEND_PARTS_MAX ||
-        (message->count > 0 && message->bytes + bytes > dist->limits.frame_payload_bytes)) {
+        (message->count > 0 && sum > dist->limits.frame_payload_bytes)) {
         return false;
     }
     return kvs_dist_has_credit(dist, bytes);
@@ -168,7 +172,8 @@ static void add_part(outgoing *message, kvs_flight_entry *entry, uint64_t sequen
     kvs_dist *dist = message->stream->dist;
     kvs_item *item = entry->item;
     uint64_t bytes = kvs_item_part_bytes(item, entry->part);
-    dist->headers[message->count] = (kvs_part_header){
+    kvs_part_header *header = &dist->headers[message->count];
+    *header = (kvs_part_header){
         .key = item->key->name,
         .key_bytes = item->key->name_bytes,
         .dtype = item->dtype,
@@ -184,6 +189,9 @@ static void add_part(outgoing *message, kvs_flight_entry *entry, uint64_t sequen
         .priority = item->request->priority,
         .payload_bytes = bytes,
     };
+    if (item->rows != NULL) {
+        kvs_row_list_fill_header(item->rows, entry->part, item->element_bytes, header);
+    }
     dist->pieces[message->count] = (kvs_piece){
         .data = bytes > 0 ? item->data + kvs_item_part_offset(item, entry->part) : NULL,
         .bytes = (size_t)bytes,
@@ -200,18 +208,24 @@ static void add_part(outgoing *message, kvs_flight_entry *entry, uint64_t sequen
 static void add_pull(outgoing *message, const kvs_flight_entry *entry, uint64_t sequence)
 {
     const kvs_item *item = entry->item;
-    message->stream->dist->pull_keys[message->count++] = (kvs_pull_key_view){
+    kvs_pull_key_view *view = &message->stream->dist->pull_keys[message->count++];
+    *view = (kvs_pull_key_view){
         .key = item->key->name,
         .key_bytes = item->key->name_bytes,
         .sequence = sequence,
         .after = item->after,
         .priority = item->request->priority,
     };
+    if (item->rows != NULL) {
+        view->row_ids = item->rows->packed;
+        view->row_ids_bytes = (uint32_t)item->rows->packed_starts[1];
+    }
 }
 
 static void add_entry(outgoing *message, kvs_flight_entry *entry, uint64_t sequence)
 {
     entry->sent = true;
+    message->id_bytes += kvs_item_id_bytes(entry->item, entry->part);
     if (message->stream->flow == KVS_FLOW_PULL) {
         add_pull(message, entry, sequence);
     } else {
@@ -232,8 +246,7 @@ static bool add_again(outgoing *message)
         if (entry == NULL || entry->sent || entry->item->flow != stream->flow) {
             continue;
         }
-        if (kvs_clock_now_ns() < dist->pause_ns ||
-            !fits(message, kvs_item_part_bytes(entry->item, entry->part))) {
+        if (kvs_clock_now_ns() < dist->pause_ns || !fits(message, entry->item, entry->part)) {
             return false;
         }
         add_entry(message, entry, stream->resend);
@@ -249,7 +262,7 @@ static void add_new(outgoing *message)
     kvs_item_heap *ready = &stream->ready;
     while (ready->count > 0 && kvs_flight_has_room(dist)) {
         kvs_item *item = ready->list[0];
-        if (!fits(message, kvs_item_part_bytes(item, item->parts_sent))) {
+        if (!fits(message, item, item->parts_sent)) {
             return;
         }
         uint64_t sequence = kvs_flight_give(dist, item);

@@ -8,6 +8,7 @@
  *   dist.c          opening, closing, the I/O thread, the table
  *   dist_request.c  requests: from arguments to the queue, to their end
  *   dist_encode.c   values as the gradient compression sends them
+ *   dist_rows.c     requests of row_sparse values
  *   dist_flight.c   sequences, credit, what is sent and not answered
  *   dist_send.c     frames and pull requests
  *   dist_receive.c  acks, credit, refusals, values
@@ -71,6 +72,8 @@ typedef struct kvs_item {
     uint64_t received; /* elements */
     void **outs;
     size_t out_count;
+    const kvs_group *group;    /* during the call that makes it */
+    struct kvs_row_list *rows; /* its own; NULL: dense. A pull's ids, a push's cut */
 } kvs_item;
 
 typedef struct kvs_request_list {
@@ -219,6 +222,9 @@ kvs_status kvs_dist_wait_handle(kv_store *kv, kv_handle *handle, uint64_t timeou
 bool kvs_dist_is_done(kv_store *kv, const kv_handle *handle);
 kvs_status kvs_dist_wait_all(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem);
 
+/* What a request of any kind says of an item. */
+void kvs_item_fill(kvs_item *item, kvs_request *request, const kvs_group *group,
+                   const kv_array *array, kvs_flow flow);
 /* I/O thread. All parts of the item are answered, or it has failed. */
 void kvs_item_finish(kvs_item *item);
 /* I/O thread. Keeps the first problem of the request. */
@@ -236,6 +242,19 @@ void kvs_dist_free_requests(kvs_dist *dist);
 /* ORDERED, without the mutex. Gives the items their values, encoded. */
 kvs_status kvs_dist_encode_values(kvs_request *request, const kvs_groups *groups,
                                   kvs_problem *problem) KVS_MUST_CHECK;
+
+/* ------------------------------------------------------------------ dist_rows.c */
+
+/* Room for items of a transfer of rows: at most so many. */
+size_t kvs_dist_count_row_items(const kvs_transfer *transfer);
+/* Makes the request's items, with their rows. */
+kvs_status kvs_dist_fill_rows(kvs_request *request, const kvs_transfer *transfer,
+                              kvs_problem *problem) KVS_MUST_CHECK;
+void kvs_item_free_rows(kvs_item *item);
+/* Where rows that have come go in the item's out, and how many elements they have. */
+kvs_status kvs_item_check_rows(const kvs_item *item, const kvs_part_header *header,
+                               uint64_t *element_offset, uint64_t *elements,
+                               kvs_problem *problem) KVS_MUST_CHECK;
 
 /* ------------------------------------------------------------------ dist_flight.c */
 
@@ -260,6 +279,7 @@ uint64_t kvs_item_part_elements(const kvs_item *item, uint64_t part);
 uint64_t kvs_item_part_bytes(const kvs_item *item, uint64_t part);
 /* Where the part begins in the item's data. */
 uint64_t kvs_item_part_offset(const kvs_item *item, uint64_t part);
+uint64_t kvs_item_id_bytes(const kvs_item *item, uint64_t part); /* of row ids in its header */
 bool kvs_dist_has_credit(const kvs_dist *dist, uint64_t bytes);
 
 /* ------------------------------------------------------------------ dist_send.c */
@@ -331,7 +351,7 @@ void kvs_dist_name_barrier(kvs_dist *dist, kvs_problem *problem);
 
 /* ------------------------------------------------------------------ dist_init.c */
 
-kvs_status kvs_dist_init(kv_store *kv, kvs_groups *groups, kvs_problem *problem);
+kvs_status kvs_dist_init(kv_store *kv, kvs_groups *groups, bool sparse, kvs_problem *problem);
 
 /* ------------------------------------------------------------------ dist_states.c */
 

@@ -1,5 +1,6 @@
 #include "client/dist.h"
 #include "client/local.h"
+#include "client/row_list.h"
 #include "client/store.h"
 
 #include <ctype.h>
@@ -209,7 +210,8 @@ static kvs_status check_kind(kv_store *kv, const kv_key *keys, size_t count, kvs
     return KVS_OK;
 }
 
-static kvs_status init_keys(kv_store *kv, const kvs_arguments *arguments, kvs_problem *problem)
+static kvs_status init_keys(kv_store *kv, const kvs_arguments *arguments, bool sparse,
+                            kvs_problem *problem)
 {
     kvs_groups groups = {0};
     KVS_TRY(kvs_groups_make(arguments, &groups, problem));
@@ -226,7 +228,7 @@ static kvs_status init_keys(kv_store *kv, const kvs_arguments *arguments, kvs_pr
         (void)pthread_mutex_unlock(&kv->order);
     }
     if (status == KVS_OK && groups.count > 0) {
-        status = kv->table->init(kv, &groups, problem);
+        status = kv->table->init(kv, &groups, sparse, problem);
     }
     kvs_groups_deinit(&groups);
     return status;
@@ -246,7 +248,7 @@ kv_status kv_init(kv_store *kv, const kv_key *keys, const kv_array *values, size
     kvs_arguments arguments = {.keys = keys, .values = values, .count = count};
     kvs_status status = check_values(&arguments, &problem);
     if (status == KVS_OK) {
-        status = init_keys(kv, &arguments, &problem);
+        status = init_keys(kv, &arguments, false, &problem);
     }
     return finish(kv, status, &problem);
 }
@@ -330,6 +332,131 @@ kv_status kv_broadcast(kv_store *kv, const kv_key *keys, const kv_array *values,
     kv_handle *handle = NULL;
     status = kv_pull(kv, keys, outs, out_counts, count, 0, &handle);
     return status != KVS_OK ? status : kv_handle_wait(kv, handle, KV_FOREVER);
+}
+
+/* ------------------------------------------------------------------ rows */
+
+/* Arrays that stand for row_sparse values, so that a call of rows is grouped and checked like any.
+ */
+typedef struct row_arrays {
+    kv_array *arrays;
+    kvs_row_argument *arguments;
+} row_arrays;
+
+static size_t count_rows(const size_t *counts, size_t count)
+{
+    size_t total = counts == NULL ? count : 0;
+    for (size_t i = 0; counts != NULL && i < count; i++) {
+        total += counts[i];
+    }
+    return total;
+}
+
+static void free_row_arrays(row_arrays *rows)
+{
+    free(rows->arrays);
+    free(rows->arguments);
+}
+
+static kvs_status make_row_arrays(const kv_row_sparse *values, size_t count, const kv_array *wanted,
+                                  size_t wanted_count, row_arrays *out, kvs_problem *problem)
+{
+    if (count > 0 && values == NULL) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD, "there are no values");
+    }
+    out->arrays = calloc(count + 1, sizeof *out->arrays);
+    out->arguments = calloc(count + 1, sizeof *out->arguments);
+    if (out->arrays == NULL || out->arguments == NULL) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the call");
+    }
+    for (size_t i = 0; i < count; i++) {
+        out->arguments[i].rows = (kv_row_sparse *)&values[i];
+        if (wanted_count > 0) {
+            out->arguments[i].wanted = &wanted[wanted_count == 1 ? 0 : i];
+        }
+        out->arrays[i] = (kv_array){.data = &out->arguments[i],
+                                    .dtype = values[i].dtype,
+                                    .rank = values[i].rank,
+                                    .shape = values[i].shape};
+    }
+    return KVS_OK;
+}
+
+kv_status kv_init_row_sparse(kv_store *kv, const kv_key *keys, const kv_row_sparse *values,
+                             size_t count)
+{
+    kvs_problem problem = {0};
+    row_arrays rows = {0};
+    kvs_status status = make_row_arrays(values, count, NULL, 0, &rows, &problem);
+    if (status == KVS_OK) {
+        kvs_arguments arguments = {.keys = keys, .values = rows.arrays, .count = count};
+        status = init_keys(kv, &arguments, true, &problem);
+    }
+    free_row_arrays(&rows);
+    return finish(kv, status, &problem);
+}
+
+kv_status kv_push_row_sparse(kv_store *kv, const kv_key *keys, const kv_row_sparse *values,
+                             const size_t *value_counts, size_t count, int priority,
+                             kv_handle **handle)
+{
+    kvs_problem problem = {0};
+    row_arrays rows = {0};
+    kvs_status status =
+        make_row_arrays(values, count_rows(value_counts, count), NULL, 0, &rows, &problem);
+    if (status == KVS_OK) {
+        kvs_arguments arguments = {
+            .keys = keys, .count = count, .values = rows.arrays, .value_counts = value_counts};
+        kvs_transfer transfer = {.push = true, .sparse = true, .priority = priority};
+        status = run_transfer(kv, &arguments, &transfer, handle, &problem);
+    }
+    free_row_arrays(&rows);
+    return finish(kv, status, &problem);
+}
+
+/* Is every list of ids one that can be read, and are there as many as outs, or one for all? */
+static kvs_status check_row_ids(const kv_array *row_ids, size_t row_ids_count, size_t outs,
+                                kvs_problem *problem)
+{
+    if (row_ids == NULL || (row_ids_count != 1 && row_ids_count != outs)) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "there is one list of row ids for all outs, or one for each");
+    }
+    for (size_t i = 0; i < row_ids_count; i++) {
+        kvs_shape shape;
+        uint64_t elements = 0;
+        bool shaped = row_ids[i].rank <= KVS_DIMENSIONS_MAX &&
+                      (row_ids[i].rank == 0 || row_ids[i].shape != NULL);
+        if (shaped) {
+            kvs_array_shape(&row_ids[i], &shape);
+        }
+        if (!shaped || !kvs_shape_elements(&shape, &elements) ||
+            (elements > 0 && row_ids[i].data == NULL)) {
+            return kvs_problem_set(problem, KVS_INVALID_TENSOR, "a list of row ids is no array");
+        }
+    }
+    return KVS_OK;
+}
+
+kv_status kv_row_sparse_pull(kv_store *kv, const kv_key *keys, kv_row_sparse *outs,
+                             const size_t *out_counts, const kv_array *row_ids,
+                             size_t row_ids_count, size_t count, int priority, kv_handle **handle)
+{
+    kvs_problem problem = {0};
+    row_arrays rows = {0};
+    size_t total = count_rows(out_counts, count);
+    kvs_status status = check_row_ids(row_ids, row_ids_count, total, &problem);
+    if (status == KVS_OK) {
+        status = make_row_arrays(outs, total, row_ids, row_ids_count, &rows, &problem);
+    }
+    if (status == KVS_OK) {
+        kvs_arguments arguments = {
+            .keys = keys, .count = count, .outs = rows.arrays, .out_counts = out_counts};
+        kvs_transfer transfer = {.pull = true, .sparse = true, .priority = priority};
+        status = run_transfer(kv, &arguments, &transfer, handle, &problem);
+    }
+    free_row_arrays(&rows);
+    return finish(kv, status, &problem);
 }
 
 /* ------------------------------------------------------------------ waiting */

@@ -45,7 +45,9 @@ kvs_status kvs_local_wait(kvs_local *local, kvs_local_waiter *waiter, kvs_proble
 
 /* ------------------------------------------------------------------ the table */
 
-static kvs_status init_group(kvs_init *init, const kvs_group *group, kvs_problem *problem)
+/* `list` is NULL for a dense value; else `data` holds its rows. */
+static kvs_status init_group(kvs_init *init, const kvs_group *group, const kvs_row_list *list,
+                             const uint8_t *data, kvs_problem *problem)
 {
     const kv_array *value = group->values[0];
     kvs_shape shape;
@@ -64,11 +66,16 @@ static kvs_status init_group(kvs_init *init, const kvs_group *group, kvs_problem
     uint64_t offset = 0;
     do {
         uint64_t left = elements - offset;
+        size_t data_offset = (size_t)offset * size;
         header.element_offset = offset;
         header.element_count = left < KVS_PART_ELEMENTS ? left : KVS_PART_ELEMENTS;
         header.payload_bytes = header.element_count * size;
-        kvs_span span = {(const uint8_t *)value->data + (size_t)offset * size,
-                         (size_t)header.payload_bytes};
+        if (list != NULL) {
+            uint64_t part = offset / list->part_elements;
+            kvs_row_list_fill_header(list, part, size, &header);
+            data_offset = kvs_row_list_offset(list, part, size);
+        }
+        kvs_span span = {data + data_offset, (size_t)header.payload_bytes};
         kvs_payload payload = {.spans = &span, .count = 1, .bytes = span.bytes};
         KVS_TRY(kvs_init_part(init, &header, &payload, problem));
         offset += header.element_count;
@@ -76,7 +83,20 @@ static kvs_status init_group(kvs_init *init, const kvs_group *group, kvs_problem
     return KVS_OK;
 }
 
-static kvs_status init_groups(kvs_local *self, const kvs_groups *groups, kvs_problem *problem)
+static kvs_status init_rows(kvs_local *self, kvs_init *init, const kvs_group *group,
+                            kvs_problem *problem)
+{
+    kvs_row_list list;
+    kvs_block *block = NULL;
+    KVS_TRY(kvs_local_take_rows(self, group, &list, &block, problem));
+    kvs_status status = init_group(init, group, &list, block->data, problem);
+    kvs_block_unref(block);
+    kvs_row_list_deinit(&list);
+    return status;
+}
+
+static kvs_status init_groups(kvs_local *self, const kvs_groups *groups, bool sparse,
+                              kvs_problem *problem)
 {
     kvs_init *init = NULL;
     for (size_t i = 0; i < groups->count; i++) {
@@ -90,7 +110,9 @@ static kvs_status init_groups(kvs_local *self, const kvs_groups *groups, kvs_pro
     KVS_TRY(kvs_init_open(self->store, NULL, &init, problem));
     kvs_status status = KVS_OK;
     for (size_t i = 0; i < groups->count && status == KVS_OK; i++) {
-        status = init_group(init, &groups->list[i], problem);
+        const kvs_group *group = &groups->list[i];
+        status = sparse ? init_rows(self, init, group, problem)
+                        : init_group(init, group, NULL, group->values[0]->data, problem);
     }
     if (status == KVS_OK) {
         kvs_local_waiter waiter;
@@ -102,10 +124,10 @@ static kvs_status init_groups(kvs_local *self, const kvs_groups *groups, kvs_pro
     return status;
 }
 
-static kvs_status local_init(kv_store *kv, kvs_groups *groups, kvs_problem *problem)
+static kvs_status local_init(kv_store *kv, kvs_groups *groups, bool sparse, kvs_problem *problem)
 {
     (void)pthread_mutex_lock(&kv->order);
-    kvs_status status = init_groups((kvs_local *)kv, groups, problem);
+    kvs_status status = init_groups((kvs_local *)kv, groups, sparse, problem);
     (void)pthread_mutex_unlock(&kv->order);
     return status;
 }

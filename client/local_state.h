@@ -14,6 +14,7 @@
 #include "client/compression.h"
 #include "client/keys.h"
 #include "client/local.h"
+#include "client/row_list.h"
 #include "client/sum.h"
 #include "engine/engine.h"
 
@@ -25,6 +26,8 @@ typedef struct kvs_local_channel {
     kvs_problem problem;
     uint64_t sent_bytes; /* of values, not yet told to the engine */
     const kvs_group *group;
+    const kvs_row_list *rows; /* that are pulled, or NULL: all */
+    uint8_t *out;
     uint64_t elements; /* received */
 } kvs_local_channel;
 
@@ -59,6 +62,10 @@ void kvs_local_move_on(kvs_local *local);
 
 /* The way back up of this store. */
 void kvs_local_channel_init(kvs_local *local);
+
+/* The rows of a group, cut, and added up in a block: both the caller's. */
+kvs_status kvs_local_take_rows(kvs_local *local, const kvs_group *group, kvs_row_list *list,
+                               kvs_block **block, kvs_problem *problem) KVS_MUST_CHECK;
 
 kvs_status kvs_local_transfer(kv_store *kv, const kvs_transfer *transfer, kv_handle **handle,
                               kvs_problem *problem);

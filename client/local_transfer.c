@@ -53,21 +53,42 @@ static kvs_status check_part(const kvs_group *group, const kvs_part_header *head
     return KVS_OK;
 }
 
+/* The same of rows, and where they go. */
+static kvs_status check_rows(const kvs_local_channel *self, const kvs_part_header *header,
+                             uint64_t *element_offset, uint64_t *elements, kvs_problem *problem)
+{
+    const kvs_row_list *list = self->rows;
+    uint64_t first = 0;
+    uint64_t rows = 0;
+    KVS_TRY(kvs_row_list_find(list->ids, list->count, header, &first, &rows, problem));
+    *element_offset = first * list->row_elements;
+    *elements = rows * list->row_elements;
+    if (header->dtype != (kvs_dtype)self->group->outs[0]->dtype ||
+        header->payload_bytes != *elements * kvs_dtype_bytes(header->dtype)) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "key %.*s has rows of another dtype or length than its out",
+                               (int)self->group->name_bytes, self->group->name);
+    }
+    return KVS_OK;
+}
+
 static void channel_value(kvs_channel *channel, const kvs_value_part *part)
 {
     kvs_local_channel *self = (kvs_local_channel *)channel;
     const kvs_part_header *header = &part->header;
+    uint64_t offset = header->element_offset;
+    uint64_t elements = header->element_count;
     if (self->status == KVS_OK) {
-        self->status = check_part(self->group, header, &self->problem);
+        self->status = self->rows != NULL
+                           ? check_rows(self, header, &offset, &elements, &self->problem)
+                           : check_part(self->group, header, &self->problem);
     }
     if (self->status == KVS_OK) {
         size_t size = kvs_dtype_bytes(header->dtype);
-        size_t bytes = (size_t)header->element_count * size;
-        if (bytes > 0) {
-            uint8_t *out = self->group->outs[0]->data;
-            memcpy(out + (size_t)header->element_offset * size, part->data, bytes);
+        if (elements > 0) {
+            memcpy(self->out + (size_t)offset * size, part->data, (size_t)elements * size);
         }
-        self->elements += header->element_count;
+        self->elements += elements;
     }
     self->sent_bytes += header->payload_bytes;
     kvs_buffer_unref(part->buffer);
@@ -153,8 +174,9 @@ static kvs_status find_key(kvs_local *self, const kvs_group *group, kvs_client_k
     return *key == NULL ? kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a key") : KVS_OK;
 }
 
-static kvs_status push_whole(kvs_local *self, const kvs_group *group, const uint8_t *data,
-                             kvs_problem *problem)
+/* `list` is NULL for a dense value; else `data` holds its rows. */
+static kvs_status push_whole(kvs_local *self, const kvs_group *group, const kvs_row_list *list,
+                             const uint8_t *data, kvs_problem *problem)
 {
     kvs_client_key *key;
     kvs_key_info info;
@@ -177,18 +199,22 @@ static kvs_status push_whole(kvs_local *self, const kvs_group *group, const uint
     push_frame push = {.self = self};
     do {
         push.count = 0;
-        push.span = (kvs_span){data + (size_t)offset * size, 0};
+        push.span = (kvs_span){data, 0};
         do {
             uint64_t left = elements - offset;
             header.element_offset = offset;
             header.element_count = left < info.part_elements ? left : info.part_elements;
             header.payload_bytes = header.element_count * size;
+            if (list != NULL) {
+                kvs_row_list_fill_header(list, offset / list->part_elements, size, &header);
+            }
             header.sequence = self->next_sequence++;
             push.headers[push.count++] = header;
             push.span.bytes += (size_t)header.payload_bytes;
             offset += header.element_count;
         } while (offset < elements && push.count < PARTS_AT_ONCE &&
                  push.span.bytes < KVS_CREDIT_BYTES_DEFAULT / 2);
+        data += push.span.bytes;
         push.payload = (kvs_payload){.spans = &push.span, .count = 1, .bytes = push.span.bytes};
         key->last_sequence = self->next_sequence - 1;
         KVS_TRY(push_parts(self, &push, problem));
@@ -232,7 +258,9 @@ static void copy_outs(const kvs_group *group)
     }
 }
 
-static kvs_status pull_whole(kvs_local *self, const kvs_group *group, kvs_problem *problem)
+/* Of all, or of the rows of `list`, to `out`, which takes `elements`. */
+static kvs_status pull_to(kvs_local *self, const kvs_group *group, const kvs_row_list *list,
+                          void *out, uint64_t elements, kvs_problem *problem)
 {
     kvs_client_key *key;
     kvs_key_info info;
@@ -242,6 +270,8 @@ static kvs_status pull_whole(kvs_local *self, const kvs_group *group, kvs_proble
     channel->status = KVS_OK;
     channel->sent_bytes = 0;
     channel->group = group;
+    channel->rows = list;
+    channel->out = out;
     channel->elements = 0;
     pull_task pull = {
         .self = self,
@@ -250,6 +280,10 @@ static kvs_status pull_whole(kvs_local *self, const kvs_group *group, kvs_proble
                 .sequence = self->next_sequence++,
                 .after = key->last_sequence},
     };
+    if (list != NULL) {
+        pull.key.row_ids = list->packed;
+        pull.key.row_ids_bytes = (uint32_t)list->packed_starts[1];
+    }
     key->last_sequence = pull.key.sequence;
     pull.task.run = run_pull;
     while (channel->answered == 0 || channel->sent_bytes > 0) {
@@ -264,10 +298,17 @@ static kvs_status pull_whole(kvs_local *self, const kvs_group *group, kvs_proble
         *problem = channel->problem;
         return channel->status;
     }
-    if (channel->elements != kvs_array_elements(group->outs[0])) {
+    if (channel->elements != elements) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR, "key %.*s is smaller than its out",
                                (int)group->name_bytes, group->name);
     }
+    return KVS_OK;
+}
+
+static kvs_status pull_whole(kvs_local *self, const kvs_group *group, kvs_problem *problem)
+{
+    KVS_TRY(pull_to(self, group, NULL, group->outs[0]->data, kvs_array_elements(group->outs[0]),
+                    problem));
     copy_outs(group);
     return KVS_OK;
 }
@@ -342,13 +383,110 @@ static kvs_status push_group(kvs_local *self, const kvs_group *group, kvs_proble
     }
     if (status == KVS_OK) {
         status = self->updater != NULL ? update(self, group, data, problem)
-                                       : push_whole(self, group, data, problem);
+                                       : push_whole(self, group, NULL, data, problem);
     }
     kvs_block_unref(block);
     return status;
 }
 
+/* ------------------------------------------------------------------ rows */
+
+kvs_status kvs_local_take_rows(kvs_local *local, const kvs_group *group, kvs_row_list *list,
+                               kvs_block **block, kvs_problem *problem)
+{
+    KVS_TRY(kvs_row_list_of_values(list, group, problem));
+    size_t size = kvs_dtype_bytes((kvs_dtype)group->values[0]->dtype);
+    kvs_status status = kvs_row_list_cut(list, KVS_PART_ELEMENTS);
+    *block = kvs_block_make(&local->pool, (size_t)(list->count * list->row_elements) * size);
+    if (status != KVS_OK || *block == NULL) {
+        status = kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the rows");
+    } else {
+        status = kvs_row_list_sum(list, &local->sum, group, (*block)->data, problem);
+    }
+    if (status != KVS_OK) {
+        kvs_row_list_deinit(list);
+        kvs_block_unref(*block);
+    }
+    return status;
+}
+
+/* An updater sees whole arrays: rows that are not pushed are zero. */
+static kvs_status update_rows(kvs_local *self, const kvs_group *group, const kvs_row_list *list,
+                              const uint8_t *rows, kvs_problem *problem)
+{
+    size_t bytes = kvs_array_bytes(group->values[0]);
+    size_t row_bytes =
+        (size_t)list->row_elements * kvs_dtype_bytes((kvs_dtype)group->values[0]->dtype);
+    kvs_block *whole = kvs_block_make(&self->pool, bytes);
+    if (whole == NULL) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the updater");
+    }
+    memset(whole->data, 0, bytes);
+    for (uint64_t i = 0; i < list->count; i++) {
+        uint64_t row = list->whole ? i : list->ids[i];
+        memcpy(whole->data + (size_t)row * row_bytes, rows + (size_t)i * row_bytes, row_bytes);
+    }
+    kvs_status status = update(self, group, whole->data, problem);
+    kvs_block_unref(whole);
+    return status;
+}
+
+static kvs_status push_rows(kvs_local *self, const kvs_group *group, kvs_problem *problem)
+{
+    kvs_row_list list;
+    kvs_block *block = NULL;
+    KVS_TRY(kvs_local_take_rows(self, group, &list, &block, problem));
+    kvs_status status = self->updater != NULL
+                            ? update_rows(self, group, &list, block->data, problem)
+                            : push_whole(self, group, &list, block->data, problem);
+    kvs_block_unref(block);
+    kvs_row_list_deinit(&list);
+    return status;
+}
+
+static kvs_status pull_rows(kvs_local *self, const kvs_group *group, const kv_array *array,
+                            kvs_problem *problem)
+{
+    const kvs_row_argument *argument = array->data;
+    kvs_row_list list;
+    KVS_TRY(kvs_row_list_of_ids(&list, group, array, argument->wanted, problem));
+    kvs_status status = kvs_row_list_describe(&list, group, argument->rows, problem);
+    if (status == KVS_OK && list.count > 0) {
+        status = kvs_row_list_pack(&list, 0, list.count);
+        status = status != KVS_OK ? kvs_problem_set(problem, status, "no memory for the rows")
+                                  : pull_to(self, group, &list, argument->rows->data,
+                                            list.count * list.row_elements, problem);
+    }
+    kvs_row_list_deinit(&list);
+    return status;
+}
+
+/* The push or the pull of one group. */
+static kvs_status transfer_rows(kvs_local *self, const kvs_transfer *transfer,
+                                const kvs_group *group, kvs_problem *problem)
+{
+    if (transfer->push) {
+        return push_rows(self, group, problem);
+    }
+    for (size_t i = 0; i < group->out_count; i++) {
+        KVS_TRY(pull_rows(self, group, group->outs[i], problem));
+    }
+    return KVS_OK;
+}
+
 /* ------------------------------------------------------------------ all keys of a call */
+
+static kvs_status transfer_group(kvs_local *self, const kvs_transfer *transfer,
+                                 const kvs_group *group, kvs_problem *problem)
+{
+    if (transfer->sparse) {
+        return transfer_rows(self, transfer, group, problem);
+    }
+    if (transfer->push) {
+        KVS_TRY(push_group(self, group, problem));
+    }
+    return transfer->pull ? pull_whole(self, group, problem) : KVS_OK;
+}
 
 kvs_status kvs_local_transfer(kv_store *kv, const kvs_transfer *transfer, kv_handle **handle,
                               kvs_problem *problem)
@@ -364,13 +502,7 @@ kvs_status kvs_local_transfer(kv_store *kv, const kvs_transfer *transfer, kv_han
     }
     kvs_status status = KVS_OK;
     for (size_t i = 0; i < transfer->groups->count && status == KVS_OK; i++) {
-        const kvs_group *group = &transfer->groups->list[i];
-        if (transfer->push) {
-            status = push_group(self, group, problem);
-        }
-        if (transfer->pull && status == KVS_OK) {
-            status = pull_whole(self, group, problem);
-        }
+        status = transfer_group(self, transfer, &transfer->groups->list[i], problem);
     }
     if (status != KVS_OK) {
         free(made);

@@ -27,11 +27,13 @@ typedef struct kvs_transfer {
     bool push;
     bool pull;
     bool borrow; /* the values stay as they are until the handle is done */
+    bool sparse; /* each array's data is a kvs_row_argument; no pushpull */
     int priority;
 } kvs_transfer;
 
 typedef struct kvs_client_table {
-    kvs_status (*init)(kv_store *kv, kvs_groups *groups, kvs_problem *problem);
+    /* `sparse`: each array's data is a kvs_row_argument. */
+    kvs_status (*init)(kv_store *kv, kvs_groups *groups, bool sparse, kvs_problem *problem);
     /* ORDERED. `handle` may be NULL. */
     kvs_status (*transfer)(kv_store *kv, const kvs_transfer *transfer, kv_handle **handle,
                            kvs_problem *problem);

@@ -64,6 +64,18 @@ typedef struct kv_array {
     const uint64_t *shape;
 } kv_array;
 
+/* Rows of a value that has many: borrowed numbers. The value has at least one dimension, the first
+ * counts its rows. ids NULL: all rows, in order (count is shape[0]), or none. */
+typedef struct kv_row_sparse {
+    void *data; /* `count` rows, one after another */
+    kv_dtype dtype;
+    uint32_t rank; /* of the whole value */
+    const uint64_t *shape;
+    void *ids;         /* which row each is, in any order, perhaps twice; whole numbers */
+    kv_dtype id_dtype; /* U8, I8, I32, I64, F32, F64; an out's: I64 */
+    uint64_t count;
+} kv_row_sparse;
+
 /* A name, or a number when name is NULL (it travels in decimal). One store uses one kind. */
 typedef struct kv_key {
     const char *name;
@@ -125,6 +137,25 @@ KV_API kv_status kv_pushpull(kv_store *kv, const kv_key *keys, const kv_array *v
 /* init, then pull into the outs. Synchronous. */
 KV_API kv_status kv_broadcast(kv_store *kv, const kv_key *keys, const kv_array *values,
                               const kv_array *outs, const size_t *out_counts, size_t count);
+
+/* A key of row_sparse storage: rows that are not given are zero, rows given twice are added up. As
+ * kv_init otherwise; whoever pushes or pulls it by rows needs the same shape. */
+KV_API kv_status kv_init_row_sparse(kv_store *kv, const kv_key *keys, const kv_row_sparse *values,
+                                    size_t count);
+/* As kv_push. What a call gives for a row is added up in its order; no rows at all still count as
+ * this rank's turn in the round (an asynchronous store passes such a push over). Rows are copied.
+ */
+KV_API kv_status kv_push_row_sparse(kv_store *kv, const kv_key *keys, const kv_row_sparse *values,
+                                    const size_t *value_counts, size_t count, int priority,
+                                    kv_handle **handle);
+/* For each out the rows that its row_ids (of any shape, in any order, perhaps twice; dtypes as in
+ * kv_row_sparse) name; with row_ids_count 1 one list counts for all outs. Each row comes once, in
+ * ascending order: an out has room for as many rows as it asks for in data and in ids (I64). ids
+ * and count are written by the call itself, data until it was waited for. */
+KV_API kv_status kv_row_sparse_pull(kv_store *kv, const kv_key *keys, kv_row_sparse *outs,
+                                    const size_t *out_counts, const kv_array *row_ids,
+                                    size_t row_ids_count, size_t count, int priority,
+                                    kv_handle **handle);
 
 /* Waits for one handle and frees it. With a timeout DEADLINE keeps the handle, which is to be
  * waited for again (kv_close frees what is left); with KV_FOREVER a request ends by its own

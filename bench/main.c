@@ -1,5 +1,6 @@
 /* kvbench: how fast kvstored is on this machine, beside what the machine and gRPC can do. */
 #include "bench/report.h"
+#include "bench/rows.h"
 
 #include <getopt.h>
 #include <limits.h>
@@ -21,6 +22,8 @@ static const char usage[] =
     "  --mib      of the tensor; --repeats times in one measurement\n"
     "  --message-kib 1024  of TCP and of the bare stream; must divide the tensor\n"
     "  --server   kvstored (default: beside kvbench)\n"
+    "  --rows N   instead of all that: reads and pushes of --ask 65536 rows at random of a\n"
+    "             row_sparse value of N rows of --width 64 f32, beside memcpy of such rows\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong use.\n";
 
@@ -33,6 +36,9 @@ enum {
     OPTION_REPEATS,
     OPTION_MESSAGE,
     OPTION_SERVER,
+    OPTION_ROWS,
+    OPTION_WIDTH,
+    OPTION_ASK,
     OPTION_HELP
 };
 
@@ -45,6 +51,9 @@ static const struct option options[] = {
     {"repeats", required_argument, NULL, OPTION_REPEATS},
     {"message-kib", required_argument, NULL, OPTION_MESSAGE},
     {"server", required_argument, NULL, OPTION_SERVER},
+    {"rows", required_argument, NULL, OPTION_ROWS},
+    {"width", required_argument, NULL, OPTION_WIDTH},
+    {"ask", required_argument, NULL, OPTION_ASK},
     {"help", no_argument, NULL, OPTION_HELP},
     {NULL, 0, NULL, 0},
 };
@@ -52,6 +61,7 @@ static const struct option options[] = {
 typedef struct command_line {
     kvs_bench_plan plan;
     bool json, raw, help;
+    uint32_t rows, width, ask;
     char beside[PATH_MAX + 16];
 } command_line;
 
@@ -107,6 +117,12 @@ static bool read_option(command_line *line, int option)
     case OPTION_SERVER:
         line->plan.server = optarg;
         return true;
+    case OPTION_ROWS:
+        return read_count("rows", 1, 1000000000, &line->rows);
+    case OPTION_WIDTH:
+        return read_count("width", 1, 65536, &line->width);
+    case OPTION_ASK:
+        return read_count("ask", 1, 16777216, &line->ask);
     case OPTION_ROUNDS:
         return read_count("rounds", 1, KVS_BENCH_ROUNDS_MAX - 1, &line->plan.rounds);
     case OPTION_REPEATS:
@@ -131,7 +147,9 @@ static bool read_option(command_line *line, int option)
 int main(int count, char **words)
 {
     static kvs_bench_results results;
-    command_line line = {.plan = {.rounds = 5,
+    command_line line = {.width = 64,
+                         .ask = 65536,
+                         .plan = {.rounds = 5,
                                   .verbose = true,
                                   .sizes = {.tensor_bytes = 64u << 20,
                                             .message_bytes = 1u << 20,
@@ -154,6 +172,15 @@ int main(int count, char **words)
     if (optind < count) {
         (void)fprintf(stderr, "kvbench: what is %s? See --help.\n", words[optind]);
         return 2;
+    }
+    if (line.rows > 0) {
+        const kvs_bench_rows_plan plan = {.server = line.plan.server,
+                                          .rows = line.rows,
+                                          .width = line.width,
+                                          .ask = line.ask,
+                                          .rounds = line.plan.rounds,
+                                          .json = line.json};
+        return kvs_bench_rows(&plan) ? 0 : 1;
     }
     if (line.plan.sizes.tensor_bytes % line.plan.sizes.message_bytes != 0) {
         (void)fprintf(stderr, "kvbench: --message-kib must divide the tensor.\n");

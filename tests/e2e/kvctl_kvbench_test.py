@@ -46,6 +46,14 @@ class KvbenchTest(unittest.TestCase):
         for word in ("machine ", "build ", "gRPC core", "ratio", "pushpull, 2 workers"):
             self.assertIn(word, text)
 
+    def test_rows_stand_beside_a_copy_of_such_rows(self):
+        report = json.loads(kvbench("--rows", "20000", "--ask", "500", "--rounds", "1",
+                                    "--json").stdout)
+        self.assertEqual((report["rows"], report["width"], report["ask"]), (20000, 64, 500))
+        for case in ("memcpy of rows", "pull, embedded", "push, embedded", "pull, server",
+                     "push, server"):
+            self.assertGreater(report[case]["rows_s"], 0)
+
     def test_raw_needs_no_server(self):
         out = kvbench("--quick", "--raw", "--json", "--server", "/nonexistent").stdout
         report = json.loads(out)
@@ -56,6 +64,7 @@ class KvbenchTest(unittest.TestCase):
 
     def test_wrong_use_is_exit_code_2(self):
         kvbench("--rounds", "0", code=2)
+        kvbench("--rows", "many", code=2)
         kvbench("--nothing", code=2)
         kvbench("more", code=2)
 

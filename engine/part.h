@@ -71,7 +71,8 @@ void kvs_part_pull(kvs_shard *shard, kvs_op *op);
 void kvs_part_forget_pulls(kvs_shard *shard, kvs_part *part);
 /* Does it if the part is at the action's version, else keeps it. */
 void kvs_part_act(kvs_shard *shard, kvs_part *part, kvs_action *action);
-/* The value as it is now, or the rows asked for, goes with the op's answer, and counts as pulled. */
+/* The value as it is now, or the rows asked for, goes with the op's answer, and counts as pulled.
+ */
 kvs_status kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op) KVS_MUST_CHECK;
 /* An update, or a round that brought none: the next version, and what has waited for it. */
 void kvs_part_advance(kvs_shard *shard, kvs_part *part);

@@ -417,8 +417,7 @@ static bool proceed(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_n
         kvs_round after = *round;
         after.next_rank = op->rank + 1;
         fused = part->binding != NULL && op->session != NULL && op->codec == KVS_CODEC_NONE &&
-                !is_sparse(part) &&
-                kvs_schedule_next(schedule, &after) == schedule->num_workers;
+                !is_sparse(part) && kvs_schedule_next(schedule, &after) == schedule->num_workers;
         add_term(shard, part, op, fused, &last);
         op = NULL;
     }

@@ -111,8 +111,7 @@ static void move_to(piece *p, const kvs_apply_item *from, size_t first, size_t e
     }
     for (unsigned i = 0; i < kvs_rule_states(from->scalars.rule); i++) {
         KVS_CHECK(from->state[i] != NULL);
-        p->state[i] =
-            part_of(from->state[i], first * p->state_bytes, elements * p->state_bytes);
+        p->state[i] = part_of(from->state[i], first * p->state_bytes, elements * p->state_bytes);
     }
     if (from->master != NULL) {
         p->master = part_of(from->master, first * p->state_bytes, elements * p->state_bytes);

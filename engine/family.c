@@ -1,7 +1,7 @@
 #include "engine/family.h"
 
 #include "base/check.h"
-#include "engine/learning_rate.h"
+#include "engine/scalars.h"
 
 #include <assert.h>
 #include <float.h>
@@ -18,8 +18,13 @@ typedef enum parameter_kind {
     BELOW,  /* [0, 1): 1 would divide by 0 in a bias correction */
     BOUND,  /* null, 0 or less: none, as INFINITY */
     TRUTH,
-    WHOLE /* an integer that a double holds */
+    WHOLE,  /* an integer that a double holds */
+    FROM_0, /* an integer from 0 up, of 31 bits */
+    FROM_1,
+    STRATEGY /* a word of warmup_names */
 } parameter_kind;
+
+static const char *const warmup_names[KVS_WARMUP_COUNT] = {"linear", "power2", "sqrt", "lars"};
 
 /* Of a default: the line does not have the parameter. */
 #define NONE (-DBL_MAX)
@@ -36,10 +41,6 @@ typedef struct parameter {
 
 typedef enum lazy { LAZY_NONE, LAZY_NO, LAZY_YES } lazy;
 
-/* Computes what a family adds to the scalars; `t` is the update's number. */
-typedef void scalars_function(const double *hyper, uint64_t begin, uint64_t t,
-                              kvs_rule_scalars *out);
-
 struct kvs_family {
     const char *name;
     const char *missing; /* why it is not built, or NULL */
@@ -50,129 +51,10 @@ struct kvs_family {
     /* Instead, if the number `by` is not 0; KVS_RULE_KEEP: the rule is always the same. */
     kvs_rule other[KVS_LINE_COUNT];
     kvs_hyper by;
-    scalars_function *scalars; /* NULL: it has nothing to add */
+    kvs_scalars_function *scalars; /* NULL: it has nothing to add */
+    bool lags;
     parameter parameters[PARAMETERS_MAX];
 };
-
-/* ------------------------------------------------------------------ the scalars of families */
-
-static void momentum_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    (void)begin;
-    (void)t;
-    out->momentum = hyper[KVS_HYPER_MOMENTUM];
-    out->momentum_rest = 1 - out->momentum;
-    out->lambda = hyper[KVS_HYPER_LAMBDA];
-}
-
-/* Without momentum all of the decay is in `keep`: that of 1.9 is wd, to which 2.0 adds wd_lh, which
- * is 0 in 1.9. */
-static void signum_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    momentum_scalars(hyper, begin, t, out);
-    double decay = hyper[KVS_HYPER_WD_LH] + (out->rule == KVS_RULE_SIGNSGD ? out->wd : 0);
-    out->keep = 1 - out->lr * decay;
-}
-
-static void beta_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    (void)begin;
-    out->beta1 = hyper[KVS_HYPER_BETA1];
-    out->beta1_rest = 1 - out->beta1;
-    out->beta2 = hyper[KVS_HYPER_BETA2];
-    out->beta2_rest = 1 - out->beta2;
-    out->epsilon = hyper[KVS_HYPER_EPSILON];
-    out->correction2 = 1 - kvs_power(out->beta2, t);
-}
-
-static void adam_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    beta_scalars(hyper, begin, t, out);
-    out->lr = out->lr * sqrt(out->correction2) / (1 - kvs_power(out->beta1, t));
-}
-
-/* MXNet 2.0 skips an update that is scaled by 0. */
-static void corrected_scalars(const double *hyper, uint64_t begin, uint64_t t,
-                              kvs_rule_scalars *out)
-{
-    if (hyper[KVS_HYPER_CORRECT_BIAS] != 0) {
-        adam_scalars(hyper, begin, t, out);
-    } else {
-        beta_scalars(hyper, begin, t, out);
-    }
-    if (out->rule == KVS_RULE_ADAMW && out->rescale == 0) {
-        out->rule = KVS_RULE_KEEP;
-    }
-}
-
-static void adamax_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    beta_scalars(hyper, begin, t, out);
-    out->epsilon = 1e-8;
-    out->lr = out->lr / (1 - kvs_power(out->beta1, t));
-}
-
-/* The momentum of update n is beta1 (1 - 0.96^(n decay) / 2). MXNet keeps one product of momenta
- * for all keys; here it is the key's own. Below 2^-60 the product is lost beside 1, so what follows
- * need not be multiplied: some 400 factors at beta1 = 0.9, whatever t. */
-static void nadam_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    beta_scalars(hyper, begin, t, out);
-    double step = pow(0.96, hyper[KVS_HYPER_SCHEDULE_DECAY]);
-    double power = kvs_power(step, begin + 1);
-    double product = 1;
-    for (uint64_t n = begin + 1; n <= t && product > 0x1p-60; n++) {
-        product *= out->beta1 * (1 - 0.5 * power);
-        power *= step;
-    }
-    double last = kvs_power(step, t);
-    double momentum = out->beta1 * (1 - 0.5 * last);
-    double next = out->beta1 * (1 - 0.5 * last * step);
-    out->gradient_part = (1 - momentum) / (1 - product);
-    out->mean_part = next / (1 - product * next);
-}
-
-static void rho_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    momentum_scalars(hyper, begin, t, out);
-    out->beta1 = out->beta2 = hyper[KVS_HYPER_RHO];
-    out->beta1_rest = out->beta2_rest = 1 - hyper[KVS_HYPER_RHO];
-    out->epsilon = hyper[KVS_HYPER_EPSILON];
-    out->bound = hyper[KVS_HYPER_CLIP_WEIGHTS];
-}
-
-/* The formulas of ftrl and ftml divide by the rate: with one of 0 nothing moves. */
-static void keep_at_rate_zero(kvs_rule_scalars *out)
-{
-    if (out->lr == 0) {
-        out->rule = KVS_RULE_KEEP;
-    }
-}
-
-static void ftrl_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    (void)begin;
-    (void)t;
-    out->lambda = hyper[KVS_HYPER_LAMBDA];
-    out->beta = hyper[KVS_HYPER_BETA];
-    keep_at_rate_zero(out);
-}
-
-static void ftml_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    beta_scalars(hyper, begin, t, out);
-    out->factor = (1 - kvs_power(out->beta1, t)) / out->lr;
-    keep_at_rate_zero(out);
-}
-
-static void sgld_scalars(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
-{
-    (void)begin;
-    out->seed = (uint64_t)hyper[KVS_HYPER_SEED];
-    out->count = t;
-    out->noise = out->lr > 0 ? sqrt(out->lr) : 0;
-    out->lr = out->lr / 2;
-}
 
 /* ------------------------------------------------------------------ the table */
 
@@ -197,7 +79,7 @@ static const kvs_family families[] = {
         .in = {ONLY_20},
         .learning_rate = {TWICE(.001)},
         .rule = {TWICE(KVS_RULE_ADABELIEF)},
-        .scalars = corrected_scalars,
+        .scalars = kvs_scalars_corrected,
         .parameters = {{BETA1, {.9, .9}},
                        {BETA2, {.999, .999}},
                        {EPSILON, {1e-6, 1e-6}},
@@ -208,7 +90,7 @@ static const kvs_family families[] = {
         .in = {BOTH},
         .learning_rate = {.01, 1},
         .rule = {RULES_OF(ADADELTA)},
-        .scalars = rho_scalars,
+        .scalars = kvs_scalars_rho,
         .parameters = {{"rho", KVS_HYPER_RHO, UNIT, {.9, .9}}, {EPSILON, {1e-5, 1e-6}}},
     },
     {
@@ -216,7 +98,7 @@ static const kvs_family families[] = {
         .in = {BOTH},
         .learning_rate = {TWICE(.01)},
         .rule = {RULES_OF(ADAGRAD)},
-        .scalars = rho_scalars,
+        .scalars = kvs_scalars_rho,
         .parameters = {{"eps", KVS_HYPER_EPSILON, COUNTS, {1e-7, NONE}}, {EPSILON, {NONE, 1e-6}}},
     },
     {
@@ -225,7 +107,7 @@ static const kvs_family families[] = {
         .learning_rate = {TWICE(.001)},
         .lazy = {LAZY_YES, LAZY_NO},
         .rule = {RULES_OF(ADAM)},
-        .scalars = adam_scalars,
+        .scalars = kvs_scalars_adam,
         .parameters = {{BETA1, {.9, .9}}, {BETA2, {.999, .999}}, {EPSILON, {1e-8, 1e-8}}},
     },
     {
@@ -233,7 +115,7 @@ static const kvs_family families[] = {
         .in = {BOTH},
         .learning_rate = {TWICE(.002)},
         .rule = {RULES_OF(ADAMAX)},
-        .scalars = adamax_scalars,
+        .scalars = kvs_scalars_adamax,
         .parameters = {{BETA1, {.9, .9}}, {BETA2, {.999, .999}}},
     },
     {
@@ -241,7 +123,7 @@ static const kvs_family families[] = {
         .in = {BOTH},
         .learning_rate = {TWICE(.001)},
         .rule = {TWICE(KVS_RULE_ADAMW)},
-        .scalars = corrected_scalars,
+        .scalars = kvs_scalars_corrected,
         .parameters = {{BETA1, {.9, .9}},
                        {BETA2, {.999, .999}},
                        {EPSILON, {1e-6, 1e-6}},
@@ -255,7 +137,7 @@ static const kvs_family families[] = {
         .rule = {TWICE(KVS_RULE_SGD)},
         .other = {TWICE(KVS_RULE_SGD_MOMENTUM)},
         .by = KVS_HYPER_MOMENTUM,
-        .scalars = momentum_scalars,
+        .scalars = kvs_scalars_momentum,
         .parameters = {{MOMENTUM, {0, 0}}},
     },
     {
@@ -265,7 +147,7 @@ static const kvs_family families[] = {
         .rule = {RULES_OF(DCASGD)},
         .other = {RULES_OF(DCASGD_MOMENTUM)},
         .by = KVS_HYPER_MOMENTUM,
-        .scalars = momentum_scalars,
+        .scalars = kvs_scalars_momentum,
         .parameters = {{MOMENTUM, {0, 0}}, {"lamda", KVS_HYPER_LAMBDA, ANY, {.04, .04}}},
     },
     {
@@ -273,7 +155,7 @@ static const kvs_family families[] = {
         .in = {BOTH},
         .learning_rate = {TWICE(.7)},
         .rule = {TWICE(KVS_RULE_DILOCO)},
-        .scalars = momentum_scalars,
+        .scalars = kvs_scalars_momentum,
         .parameters = {{MOMENTUM, {.9, .9}}},
     },
     {
@@ -281,7 +163,7 @@ static const kvs_family families[] = {
         .in = {BOTH},
         .learning_rate = {.01, .0025},
         .rule = {RULES_OF(FTML)},
-        .scalars = ftml_scalars,
+        .scalars = kvs_scalars_ftml,
         .parameters = {{BETA1, {.6, .6}}, {BETA2, {.999, .999}}, {EPSILON, {1e-8, 1e-8}}},
     },
     {
@@ -289,7 +171,7 @@ static const kvs_family families[] = {
         .in = {BOTH},
         .learning_rate = {TWICE(.1)},
         .rule = {TWICE(KVS_RULE_FTRL)},
-        .scalars = ftrl_scalars,
+        .scalars = kvs_scalars_ftrl,
         .parameters = {{"lamda1", KVS_HYPER_LAMBDA, COUNTS, {.01, .01}},
                        {"beta", KVS_HYPER_BETA, COUNTS, {1, 1}}},
     },
@@ -297,13 +179,29 @@ static const kvs_family families[] = {
     {.name = "lamb", .missing = NORMS, .in = {BOTH}},
     {.name = "lans", .missing = NORMS, .in = {ONLY_20}},
     {.name = "lars", .missing = NORMS, .in = {BOTH}},
-    {.name = "lbsgd", .missing = "updates that wait for several gradients are", .in = {ONLY_19}},
+    {
+        .name = "lbsgd",
+        .in = {ONLY_19},
+        .learning_rate = {TWICE(.01)},
+        .rule = {TWICE(KVS_RULE_LBSGD)},
+        .other = {TWICE(KVS_RULE_LBSGD_MOMENTUM)},
+        .by = KVS_HYPER_MOMENTUM,
+        .scalars = kvs_scalars_lbsgd,
+        .lags = true,
+        .parameters = {{MOMENTUM, {0, 0}},
+                       {"warmup_strategy", KVS_HYPER_WARMUP_STRATEGY, STRATEGY, {0, 0}},
+                       {"warmup_epochs", KVS_HYPER_WARMUP_EPOCHS, FROM_0, {5, 5}},
+                       {"batch_scale", KVS_HYPER_BATCH_SCALE, FROM_1, {1, 1}},
+                       {"updates_per_epoch", KVS_HYPER_UPDATES_PER_EPOCH, FROM_1, {32, 32}},
+                       {"begin_epoch", KVS_HYPER_BEGIN_EPOCH, FROM_0, {0, 0}},
+                       {"num_epochs", KVS_HYPER_NUM_EPOCHS, FROM_0, {60, 60}}},
+    },
     {
         .name = "lion",
         .in = {BOTH},
         .learning_rate = {TWICE(.0001)},
         .rule = {TWICE(KVS_RULE_LION)},
-        .scalars = beta_scalars,
+        .scalars = kvs_scalars_beta,
         .parameters = {{BETA1, {.9, .9}}, {BETA2, {.99, .99}}},
     },
     {
@@ -311,7 +209,7 @@ static const kvs_family families[] = {
         .in = {BOTH},
         .learning_rate = {TWICE(.001)},
         .rule = {RULES_OF(NADAM)},
-        .scalars = nadam_scalars,
+        .scalars = kvs_scalars_nadam,
         .parameters = {{BETA1, {.9, .9}},
                        {BETA2, {.999, .999}},
                        {EPSILON, {1e-8, 1e-8}},
@@ -324,7 +222,7 @@ static const kvs_family families[] = {
         .rule = {TWICE(KVS_RULE_SGD)},
         .other = {TWICE(KVS_RULE_NAG)},
         .by = KVS_HYPER_MOMENTUM,
-        .scalars = momentum_scalars,
+        .scalars = kvs_scalars_momentum,
         .parameters = {{MOMENTUM, {0, .9}}},
     },
     {
@@ -334,7 +232,7 @@ static const kvs_family families[] = {
         .rule = {RULES_OF(RMSPROP)},
         .other = {RULES_OF(RMSPROP_CENTERED)},
         .by = KVS_HYPER_CENTERED,
-        .scalars = rho_scalars,
+        .scalars = kvs_scalars_rho,
         .parameters = {{"gamma1", KVS_HYPER_RHO, UNIT, {.9, NONE}},
                        {"rho", KVS_HYPER_RHO, UNIT, {NONE, .9}},
                        {"gamma2", KVS_HYPER_MOMENTUM, ANY, {.9, NONE}},
@@ -351,7 +249,7 @@ static const kvs_family families[] = {
         .rule = {TWICE(KVS_RULE_SGD)},
         .other = {TWICE(KVS_RULE_SGD_MOMENTUM)},
         .by = KVS_HYPER_MOMENTUM,
-        .scalars = momentum_scalars,
+        .scalars = kvs_scalars_momentum,
         .parameters = {{MOMENTUM, {0, 0}}},
     },
     {
@@ -359,7 +257,7 @@ static const kvs_family families[] = {
         .in = {BOTH},
         .learning_rate = {.01, .1},
         .rule = {TWICE(KVS_RULE_SGLD)},
-        .scalars = sgld_scalars,
+        .scalars = kvs_scalars_sgld,
         .parameters = {{"seed", KVS_HYPER_SEED, WHOLE, {0, 0}}},
     },
     {
@@ -369,7 +267,7 @@ static const kvs_family families[] = {
         .rule = {TWICE(KVS_RULE_SIGNSGD)},
         .other = {TWICE(KVS_RULE_SIGNUM)},
         .by = KVS_HYPER_MOMENTUM,
-        .scalars = signum_scalars,
+        .scalars = kvs_scalars_signum,
         .parameters = {{MOMENTUM, {.9, .9}}, {"wd_lh", KVS_HYPER_WD_LH, ANY, {0, 0}}},
     },
     {
@@ -410,9 +308,15 @@ const char *kvs_family_name(const kvs_family *family)
     return family->name;
 }
 
-const char *kvs_family_missing(const kvs_family *family)
+const char *kvs_family_missing(const kvs_family *family, const double *hyper)
 {
-    return family->missing;
+    bool lars = hyper != NULL && hyper[KVS_HYPER_WARMUP_STRATEGY] == KVS_WARMUP_LARS;
+    return lars ? NORMS : family->missing;
+}
+
+bool kvs_family_lags(const kvs_family *family)
+{
+    return family->lags;
 }
 
 double kvs_family_learning_rate(const kvs_family *family, kvs_line line)
@@ -447,6 +351,7 @@ static void read_parameter(kvs_json_fields *fields, const parameter *given, doub
 {
     int64_t whole;
     bool truth;
+    size_t word;
     switch (given->kind) {
     case COUNTS:
         (void)kvs_json_double(fields, given->name, 0, FLT_MAX, out);
@@ -463,8 +368,16 @@ static void read_parameter(kvs_json_fields *fields, const parameter *given, doub
         }
         break;
     case WHOLE:
-        if (kvs_json_integer(fields, given->name, 0, WHOLE_MAX, &whole)) {
+    case FROM_0:
+    case FROM_1:
+        if (kvs_json_integer(fields, given->name, given->kind == FROM_1 ? 1 : 0,
+                             given->kind == WHOLE ? WHOLE_MAX : INT32_MAX, &whole)) {
             *out = (double)whole;
+        }
+        break;
+    case STRATEGY:
+        if (kvs_json_choice(fields, given->name, warmup_names, KVS_WARMUP_COUNT, &word)) {
+            *out = (double)word;
         }
         break;
     default:
@@ -502,6 +415,8 @@ void kvs_family_write(const kvs_family *family, kvs_line line, const double hype
         (void)fputs(", ", to);
         if (one->kind == TRUTH) {
             (void)fprintf(to, "\"%s\": %s", one->name, value != 0 ? "true" : "false");
+        } else if (one->kind == STRATEGY) {
+            (void)fprintf(to, "\"%s\": \"%s\"", one->name, warmup_names[(size_t)value]);
         } else if (isinf(value)) {
             (void)fprintf(to, "\"%s\": null", one->name);
         } else {

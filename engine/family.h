@@ -7,7 +7,7 @@
 #define KVS_ENGINE_FAMILY_H
 
 #include "base/json.h"
-#include "engine/rules.h"
+#include "engine/scalars.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,24 +16,6 @@
 /* The lines of MXNet, "rules" of the optimizer. */
 typedef enum kvs_line { KVS_LINE_19, KVS_LINE_20, KVS_LINE_COUNT } kvs_line;
 extern const char *const kvs_line_names[KVS_LINE_COUNT]; /* "1.9", "2.0" */
-
-/* The numbers that some family has; a truth is 0 or 1. */
-typedef enum kvs_hyper {
-    KVS_HYPER_MOMENTUM,
-    KVS_HYPER_BETA1,
-    KVS_HYPER_BETA2,
-    KVS_HYPER_EPSILON,
-    KVS_HYPER_RHO,
-    KVS_HYPER_WD_LH,
-    KVS_HYPER_LAMBDA,
-    KVS_HYPER_BETA,
-    KVS_HYPER_SCHEDULE_DECAY,
-    KVS_HYPER_CLIP_WEIGHTS,
-    KVS_HYPER_CENTERED,
-    KVS_HYPER_CORRECT_BIAS,
-    KVS_HYPER_SEED,
-    KVS_HYPER_COUNT
-} kvs_hyper;
 
 typedef struct kvs_family kvs_family;
 
@@ -44,8 +26,10 @@ const kvs_family *kvs_family_find(const char *name, kvs_line line);
 size_t kvs_family_names(kvs_line line, const char *out[KVS_FAMILIES_MAX]);
 
 const char *kvs_family_name(const kvs_family *family);
-/* NULL, or why the family is not built. */
-const char *kvs_family_missing(const kvs_family *family);
+/* NULL, or why the family is not built, or not with these numbers (NULL: not read yet). */
+const char *kvs_family_missing(const kvs_family *family, const double *hyper);
+/* True: its schedule is asked before the update is counted. */
+bool kvs_family_lags(const kvs_family *family);
 double kvs_family_learning_rate(const kvs_family *family, kvs_line line);
 /* False: it has no lazy_update; else *out is the default. */
 bool kvs_family_lazy(const kvs_family *family, kvs_line line, bool *out);

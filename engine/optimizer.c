@@ -162,6 +162,13 @@ static kvs_status read_common(kvs_json_fields *fields, kvs_optimizer *optimizer)
     return read_multipliers(fields, "wd_mult", &optimizer->wd_mult);
 }
 
+static kvs_status fail_missing(const kvs_optimizer *optimizer, const char *missing,
+                               kvs_problem *problem)
+{
+    return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "/name: \"%s\" is not built yet, for %s not",
+                           kvs_family_name(optimizer->family), missing);
+}
+
 /* Fills the optimizer from its tree. */
 static kvs_status read_all(kvs_optimizer *optimizer, kvs_problem *problem)
 {
@@ -174,11 +181,9 @@ static kvs_status read_all(kvs_optimizer *optimizer, kvs_problem *problem)
     if (!read_name(&fields, optimizer)) {
         return kvs_json_status(&errors); /* whose fields these are is not known */
     }
-    const char *missing = kvs_family_missing(optimizer->family);
+    const char *missing = kvs_family_missing(optimizer->family, NULL);
     if (missing != NULL) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED,
-                               "/name: \"%s\" is not built yet, for %s not",
-                               kvs_family_name(optimizer->family), missing);
+        return fail_missing(optimizer, missing, problem);
     }
     read_rule(&fields, optimizer);
     read_rate(&fields, optimizer);
@@ -186,7 +191,9 @@ static kvs_status read_all(kvs_optimizer *optimizer, kvs_problem *problem)
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the optimizer");
     }
     kvs_json_fields_end(&fields);
-    return kvs_json_status(&errors);
+    KVS_TRY(kvs_json_status(&errors));
+    missing = kvs_family_missing(optimizer->family, optimizer->hyper);
+    return missing == NULL ? KVS_OK : fail_missing(optimizer, missing, problem);
 }
 
 /* ------------------------------------------------------------------ writing */
@@ -380,7 +387,8 @@ void kvs_optimizer_scalars(const kvs_optimizer *optimizer, kvs_multipliers multi
                            kvs_rule_scalars *out)
 {
     uint64_t count = optimizer->begin_num_update + t;
-    double lr = kvs_learning_rate_at(&optimizer->rate, count) * multipliers.lr;
+    uint64_t asked = kvs_family_lags(optimizer->family) ? count - 1 : count;
+    double lr = kvs_learning_rate_at(&optimizer->rate, asked) * multipliers.lr;
     *out = (kvs_rule_scalars){
         .rule = optimizer->rule,
         .rescale = optimizer->rescale,
@@ -402,6 +410,8 @@ const char *kvs_rule_state_name(int rule, unsigned state)
         [KVS_RULE_SGD_MOMENTUM] = {"momentum_buffer"},
         [KVS_RULE_NAG] = {"momentum_buffer"},
         [KVS_RULE_DILOCO] = {"momentum_buffer"},
+        [KVS_RULE_LBSGD] = {"gradient_sum"},
+        [KVS_RULE_LBSGD_MOMENTUM] = {"gradient_sum", "momentum_buffer"},
         [KVS_RULE_SIGNUM] = {"momentum_buffer"},
         [KVS_RULE_LION] = {"exp_avg"},
         [KVS_RULE_FTML_19] = {"d", "exp_avg_sq", "z"},

@@ -25,6 +25,8 @@
     X(SGD_MOMENTUM, sgd_momentum, 1)                                                               \
     X(NAG, nag, 1)                                                                                 \
     X(DILOCO, diloco, 1)                                                                           \
+    X(LBSGD, lbsgd, 1)                                                                             \
+    X(LBSGD_MOMENTUM, lbsgd_momentum, 2)                                                           \
     X(SIGNSGD, signsgd, 0)                                                                         \
     X(SIGNUM, signum, 1)                                                                           \
     X(LION, lion, 1)                                                                               \
@@ -78,6 +80,7 @@ typedef enum kvs_rule {
  *   factor       of a denominator
  *   lambda, beta what the formula calls so
  *   first        1 at a part's first update by the rule, else 0
+ *   due          1 where a gradient that is gathered is also used, else 0
  *   noise        standard deviation */
 #define KVS_RULE_NUMBERS(X)                                                                        \
     X(rescale)                                                                                     \
@@ -100,6 +103,7 @@ typedef enum kvs_rule {
     X(lambda)                                                                                      \
     X(beta)                                                                                        \
     X(first)                                                                                       \
+    X(due)                                                                                         \
     X(noise)
 
 /* The numbers of one rule for one update, computed on the host in double. Plain data. */

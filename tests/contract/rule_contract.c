@@ -260,8 +260,8 @@ static const char *choose_rule(uint32_t number, const char **rules)
         count++;
     }
     const char *name = kvs_oracle_name(number % count);
-    bool in_19 = kvs_oracle_in_19(name);
-    *rules = in_19 && number / count % 2 == 0 ? "1.9" : "2.0";
+    bool old = number / count % 2 == 0 ? kvs_oracle_in_19(name) : !kvs_oracle_in_20(name);
+    *rules = old ? "1.9" : "2.0";
     return name;
 }
 

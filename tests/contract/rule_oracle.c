@@ -81,6 +81,20 @@ static double diloco(kvs_oracle *o, size_t i, double g)
     return o->w[i] - o->rule.learning_rate * (d + o->rule.momentum * o->state[0][i]);
 }
 
+/* Batches of two, and a ramp of four gradients from 1 to 2. */
+static double lbsgd(kvs_oracle *o, size_t i, double g)
+{
+    o->state[0][i] += g;
+    if (o->t % 2 != 0) {
+        return o->w[i];
+    }
+    double rate = o->rule.learning_rate * (1 + fmin(1, (double)o->t / 4));
+    double step = rate * outside(o, i, o->state[0][i] / 2);
+    o->state[0][i] = 0;
+    o->state[1][i] = o->rule.momentum * o->state[1][i] - step;
+    return o->w[i] + o->state[1][i];
+}
+
 static double signum(kvs_oracle *o, size_t i, double g)
 {
     double mu = o->rule.momentum;
@@ -246,6 +260,7 @@ static const struct {
     {"diloco", diloco, {"momentum", "momentum"}},
     {"ftml", ftml, {NULL, NULL}},
     {"ftrl", ftrl, {NULL, NULL}},
+    {"lbsgd", lbsgd, {"momentum", "momentum"}},
     {"lion", lion, {NULL, NULL}},
     {"nadam", nadam, {NULL, NULL}},
     {"nag", nag, {"momentum", "momentum"}},
@@ -275,6 +290,11 @@ bool kvs_oracle_in_19(const char *name)
     return strcmp(name, "adabelief") != 0;
 }
 
+bool kvs_oracle_in_20(const char *name)
+{
+    return strcmp(name, "lbsgd") != 0;
+}
+
 void kvs_oracle_json(const kvs_oracle_rule *rule, char *out, size_t out_bytes)
 {
     char momentum[64] = "";
@@ -286,11 +306,15 @@ void kvs_oracle_json(const kvs_oracle_rule *rule, char *out, size_t out_bytes)
     if (rule->clip > 0) {
         (void)snprintf(clipped, sizeof clipped, "%.17g", rule->clip);
     }
+    const char *more = rule->centered ? ", \"centered\": true" : "";
+    if (strcmp(rule->name, "lbsgd") == 0) {
+        more = ", \"batch_scale\": 2, \"warmup_epochs\": 2, \"updates_per_epoch\": 2";
+    }
     (void)snprintf(out, out_bytes,
                    "{\"name\": \"%s\", \"rules\": \"%s\", \"learning_rate\": %.17g%s%s, "
                    "\"wd\": %.17g, \"rescale_grad\": %.17g, \"clip_gradient\": %s}",
-                   rule->name, rule->rules, rule->learning_rate, momentum,
-                   rule->centered ? ", \"centered\": true" : "", rule->wd, rule->rescale, clipped);
+                   rule->name, rule->rules, rule->learning_rate, momentum, more, rule->wd,
+                   rule->rescale, clipped);
 }
 
 void kvs_oracle_init(kvs_oracle *oracle, const kvs_oracle_rule *rule, const double *w,

@@ -27,7 +27,8 @@ typedef struct kvs_oracle_rule {
 /* The i-th rule that the oracle knows, or NULL behind the last. sgld is not among them: its noise
  * is no formula of MXNet's. */
 const char *kvs_oracle_name(size_t i);
-bool kvs_oracle_in_19(const char *name); /* MXNet 1.9 has it too */
+bool kvs_oracle_in_19(const char *name); /* the line has it */
+bool kvs_oracle_in_20(const char *name);
 
 /* The rule as the JSON that a store gets. */
 void kvs_oracle_json(const kvs_oracle_rule *rule, char *out, size_t out_bytes);

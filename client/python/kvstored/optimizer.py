@@ -255,7 +255,7 @@ class LBSGD(Optimizer):
     momentum: Optional[float] = None
     warmup_strategy: Optional[str] = None
     warmup_epochs: Optional[int] = None
-    batch_scale: Optional[float] = None
+    batch_scale: Optional[int] = None
     updates_per_epoch: Optional[int] = None
     begin_epoch: Optional[int] = None
     num_epochs: Optional[int] = None

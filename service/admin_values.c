@@ -132,6 +132,11 @@ kvs_status kvs_admin_get_value(kvs_admin *admin, const char *store, const char *
     if (status == KVS_OK) {
         status = read_key(admin, value->store, key, &value->snapshot, problem);
     }
+    if (status == KVS_OK && format == KVS_VALUE_NPY && value->snapshot.info.dtype == KVS_BF16) {
+        kvs_snapshot_deinit(&value->snapshot);
+        status = kvs_problem_set(problem, KVS_NOT_ACCEPTABLE,
+                                 "numpy has no bf16: read the value with ?format=raw");
+    }
     if (status != KVS_OK) {
         kvs_store_unref(value->store);
         free(value);

@@ -13,8 +13,8 @@ static const struct {
     const char *word;
     kvs_dtype dtype;
 } words[] = {
-    {"<f4", KVS_F32}, {"<f8", KVS_F64}, {"<f2", KVS_F16}, {"<V2", KVS_BF16}, {"|u1", KVS_U8},
-    {"|i1", KVS_I8},  {"<i4", KVS_I32}, {"<i8", KVS_I64}, {"|V2", KVS_BF16}, {"<u1", KVS_U8},
+    {"<f4", KVS_F32}, {"<f8", KVS_F64}, {"<f2", KVS_F16}, {"|u1", KVS_U8},
+    {"|i1", KVS_I8},  {"<i4", KVS_I32}, {"<i8", KVS_I64}, {"<u1", KVS_U8},
     {"<i1", KVS_I8},  {"u1", KVS_U8},   {"i1", KVS_I8},
 };
 
@@ -180,6 +180,12 @@ static kvs_status judge(const fields *from, kvs_npy *out, kvs_problem *problem)
         if (strcmp(words[i].word, from->descr) == 0) {
             out->dtype = words[i].dtype;
         }
+    }
+    if (strcmp(from->descr + (from->descr[0] != '\0'), "V2") == 0) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "\"%s\" says nothing of its 2 bytes: send bf16 raw, with "
+                               "?format=raw&dtype=bf16&shape=...",
+                               from->descr);
     }
     if (out->dtype == KVS_DTYPE_NONE) {
         return kvs_problem_set(

@@ -1,7 +1,7 @@
 /* The head of a .npy file: numpy's format, versions 1.0, 2.0 and 3.0.
  *
- * Little-endian, C order, and the dtypes of base/tensor.h. numpy has no bf16: its bytes travel as
- * <V2, as ml_dtypes writes them.
+ * Little-endian, C order, and the dtypes of base/tensor.h but bf16, which numpy does not have:
+ * kvs_npy_print is not for it.
  *
  * Threads: any; pure functions.
  */

@@ -1,5 +1,6 @@
 # The gRPC plane through stubs that protoc generates, as a client of any language would have them.
 kvs_e2e(NAME e2e_grpc_values SCRIPT grpc_values_test.py)
+kvs_e2e(NAME e2e_halves SCRIPT halves_test.py)
 kvs_e2e(NAME e2e_grpc_bad_input SCRIPT grpc_bad_input_test.py)
 kvs_e2e(NAME e2e_grpc_sessions SCRIPT grpc_sessions_test.py)
 kvs_e2e(NAME e2e_grpc_services SCRIPT grpc_services_test.py)

@@ -181,7 +181,8 @@ static kvs_status judge(const fields *from, kvs_npy *out, kvs_problem *problem)
             out->dtype = words[i].dtype;
         }
     }
-    if (strcmp(from->descr + (from->descr[0] != '\0'), "V2") == 0) {
+    size_t length = strlen(from->descr);
+    if (length >= 2 && strcmp(from->descr + length - 2, "V2") == 0) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
                                "\"%s\" says nothing of its 2 bytes: send bf16 raw, with "
                                "?format=raw&dtype=bf16&shape=...",

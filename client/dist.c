@@ -173,7 +173,9 @@ static kvs_status dist_set_updater(kv_store *kv, kv_updater *updater, void *cont
 
 static kvs_status dist_set_compression(kv_store *kv, const char *json, kvs_problem *problem)
 {
-    return kvs_compression_set(&((kvs_dist *)kv)->compression, json, problem);
+    kvs_dist *dist = (kvs_dist *)kv;
+    KVS_TRY(kvs_compression_set(&dist->compression, json, problem));
+    return kv->rank == 0 ? kvs_dist_tell_compression(dist, problem) : KVS_OK;
 }
 
 static void dist_count(kv_store *kv, kv_statistics *out)

@@ -154,6 +154,25 @@ kvs_status kvs_dist_get_optimizer(kv_store *kv, char **json, kvs_problem *proble
     return status;
 }
 
+kvs_status kvs_dist_tell_compression(kvs_dist *dist, kvs_problem *problem)
+{
+    const kvs_encoding *encoding = &dist->compression.encoding;
+    Kvstored__V1__Compression compression = KVSTORED__V1__COMPRESSION__INIT;
+    Kvstored__V1__SetCompressionRequest request = KVSTORED__V1__SET_COMPRESSION_REQUEST__INIT;
+    compression.type = (char *)kvs_encoding_name(encoding);
+    compression.step_case = KVSTORED__V1__COMPRESSION__STEP_THRESHOLD;
+    compression.threshold = (double)encoding->threshold;
+    compression.ratio = encoding->ratio;
+    request.store = dist->store;
+    request.compression = &compression;
+    kvs_unary unary = {0};
+    kvs_status status = kvs_dist_call(dist, "/kvstored.v1.Admin/SetCompression", &request.base,
+                                      kvs_clock_now_ns() + dist->request_timeout_ns, KVS_REPEATABLE,
+                                      &unary, problem);
+    kvs_unary_deinit(&unary);
+    return status;
+}
+
 /* ------------------------------------------------------------------ barrier, command */
 
 /* Waits for a barrier's call until `until_ns`, then asks who is missing and lets go. */

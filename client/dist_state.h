@@ -339,6 +339,8 @@ kvs_status kvs_dist_call(kvs_dist *dist, const char *method, const struct Protob
 
 kvs_status kvs_dist_set_optimizer(kv_store *kv, const char *json, kvs_problem *problem);
 kvs_status kvs_dist_get_optimizer(kv_store *kv, char **json, kvs_problem *problem);
+/* The server keeps it for whoever asks. */
+kvs_status kvs_dist_tell_compression(kvs_dist *dist, kvs_problem *problem);
 kvs_status kvs_dist_barrier(kv_store *kv, uint64_t timeout_ms, kvs_problem *problem);
 kvs_status kvs_dist_send_command(kv_store *kv, int head, const char *body, kvs_problem *problem);
 

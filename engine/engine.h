@@ -16,6 +16,7 @@
 #include "base/frame.h"
 #include "base/status.h"
 #include "engine/backend.h"
+#include "engine/codec.h"
 #include "engine/optimizer.h"
 #include "engine/right.h"
 
@@ -351,6 +352,11 @@ void kvs_store_assign(kvs_store *store, const char *key, size_t key_bytes, kvs_d
 void kvs_store_set_optimizer(kvs_store *store, kvs_optimizer *optimizer, kvs_waiter *waiter,
                              uint64_t now_ns);
 kvs_optimizer *kvs_store_optimizer(kvs_store *store); /* a reference, or NULL */
+
+/* What the workers say of their gradients; for whoever asks, and codec NONE at first. Pushes say
+ * for themselves how they are encoded (engine/codec.h). Any thread. */
+void kvs_store_set_compression(kvs_store *store, const kvs_encoding *encoding);
+void kvs_store_compression(kvs_store *store, kvs_encoding *out);
 
 /* ------------------------------------------------------------------ barriers, rounds, commands */
 

@@ -403,3 +403,17 @@ size_t kvs_key_list(kvs_store *store, const char *prefix, const char *after, siz
     free(found);
     return matches;
 }
+
+void kvs_store_set_compression(kvs_store *store, const kvs_encoding *encoding)
+{
+    pthread_mutex_lock(&store->mutex);
+    store->compression = *encoding;
+    pthread_mutex_unlock(&store->mutex);
+}
+
+void kvs_store_compression(kvs_store *store, kvs_encoding *out)
+{
+    pthread_mutex_lock(&store->mutex);
+    *out = store->compression;
+    pthread_mutex_unlock(&store->mutex);
+}

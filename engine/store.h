@@ -60,7 +60,8 @@ struct kvs_store {
     kvs_store *next; /* the engine's */
     kvs_member *members;
     kvs_optimizer *optimizer;
-    kvs_init *inits; /* of other ranks, that wait for rank 0's */
+    kvs_encoding compression; /* as the workers say */
+    kvs_init *inits;          /* of other ranks, that wait for rank 0's */
     struct kvs_barrier *barriers;
     kvs_cut *cuts;
     bool cutting;                  /* one cut decides at a time */

@@ -104,8 +104,7 @@ kvs_status kvs_admin_get_version(kvs_admin_request *request)
 /* Named in the contract, built later. */
 static kvs_status later(kvs_admin_request *request)
 {
-    return kvs_problem_set(request->problem, KVS_UNIMPLEMENTED,
-                           "this version has no checkpoints, optimizer states or compression");
+    return kvs_problem_set(request->problem, KVS_UNIMPLEMENTED, "this version has no checkpoints");
 }
 
 /* ------------------------------------------------------------------ the table */
@@ -127,8 +126,8 @@ static const struct {
     {"GetKey", kvs_admin_get_key},
     {"GetOptimizer", kvs_admin_get_optimizer},
     {"SetOptimizer", kvs_admin_set_optimizer},
-    {"GetCompression", later},
-    {"SetCompression", later},
+    {"GetCompression", kvs_admin_get_compression},
+    {"SetCompression", kvs_admin_set_compression},
     {"ListBarriers", kvs_admin_list_barriers},
     {"EnterBarrier", kvs_admin_enter_barrier},
     {"SendCommand", kvs_admin_send_command},

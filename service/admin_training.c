@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/codec.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -165,6 +166,52 @@ kvs_status kvs_admin_set_optimizer(kvs_admin_request *request)
         status = kvs_admin_reply(optimizer_json(store), &request->reply, request->problem);
     }
     kvs_optimizer_unref(optimizer);
+    kvs_store_unref(store);
+    return status;
+}
+
+/* ------------------------------------------------------------------ compression */
+
+static json_t *compression_json(kvs_store *store)
+{
+    kvs_encoding encoding;
+    kvs_store_compression(store, &encoding);
+    kvs_json_object object = kvs_json_object_open();
+    kvs_json_add_text(&object, "type", kvs_encoding_name(&encoding));
+    kvs_json_add(&object, "threshold", json_real((double)encoding.threshold));
+    kvs_json_add(&object, "ratio", json_real(encoding.ratio));
+    return kvs_json_object_close(&object);
+}
+
+kvs_status kvs_admin_get_compression(kvs_admin_request *request)
+{
+    kvs_store *store = NULL;
+    KVS_TRY(kvs_request_store(request, &store));
+    json_t *reply = compression_json(store);
+    kvs_store_unref(store);
+    return kvs_admin_reply(reply, &request->reply, request->problem);
+}
+
+/* What the workers say they send; each push says for itself how it is encoded. */
+kvs_status kvs_admin_set_compression(kvs_admin_request *request)
+{
+    kvs_store *store = NULL;
+    kvs_encoding encoding;
+    const json_t *given = kvs_json_find(&request->fields, "compression");
+    (void)kvs_json_required(&request->fields, "compression");
+    KVS_TRY(kvs_request_store(request, &store));
+    char *text = json_dumps(given, JSON_COMPACT | JSON_ENCODE_ANY);
+    kvs_status status = KVS_NO_MEMORY;
+    if (text == NULL) {
+        (void)kvs_problem_set(request->problem, status, "no memory for the request");
+    } else {
+        status = kvs_encoding_parse(text, &encoding, request->problem);
+    }
+    free(text);
+    if (status == KVS_OK) {
+        kvs_store_set_compression(store, &encoding);
+        status = kvs_admin_reply(compression_json(store), &request->reply, request->problem);
+    }
     kvs_store_unref(store);
     return status;
 }

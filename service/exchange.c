@@ -289,6 +289,7 @@ static kvs_status check_body(kvs_exchange *exchange, kvs_header_function *header
         return KVS_OK;
     case KVS_BODY_JSON:
     case KVS_BODY_OPTIMIZER:
+    case KVS_BODY_FIELD:
         return check_json_body(exchange, type, bytes);
     case KVS_BODY_VALUE:
         return kvs_exchange_open_upload(exchange, type, header(context, "If-Match"),

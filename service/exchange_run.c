@@ -116,6 +116,16 @@ static kvs_status merge_optimizer(kvs_exchange *exchange)
                : no_memory(exchange);
 }
 
+/* The body is one field of the request: what the path ends in. */
+static kvs_status merge_field(kvs_exchange *exchange)
+{
+    json_t *body = NULL;
+    KVS_TRY(kvs_json_parse(exchange->body, exchange->body_bytes, KVS_REST_JSON_BYTES_MAX, &body,
+                           &exchange->problem));
+    const char *name = strrchr(exchange->match.route->path, '/') + 1;
+    return json_object_set_new(exchange->request, name, body) == 0 ? KVS_OK : no_memory(exchange);
+}
+
 /* A reply {"json": text} becomes the text itself; without an optimizer it is null. */
 static kvs_status reply_optimizer(kvs_exchange *exchange, json_t *reply)
 {
@@ -157,6 +167,8 @@ static kvs_status run_operation(kvs_exchange *exchange)
     }
     if (route->body == KVS_BODY_JSON) {
         KVS_TRY(merge_body(exchange));
+    } else if (route->body == KVS_BODY_FIELD) {
+        KVS_TRY(merge_field(exchange));
     } else if (route->body == KVS_BODY_OPTIMIZER) {
         KVS_TRY(merge_optimizer(exchange));
     }

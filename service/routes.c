@@ -53,7 +53,7 @@ static const kvs_route routes[] = {
          {NULL}),
 
     {"GET", STORE "compression", "GetCompression", KVS_BODY_NONE, KVS_REPLY_JSON, 200, {NULL}},
-    {"PUT", STORE "compression", "SetCompression", KVS_BODY_UNREAD, KVS_REPLY_JSON, 200, {NULL}},
+    {"PUT", STORE "compression", "SetCompression", KVS_BODY_FIELD, KVS_REPLY_JSON, 200, {NULL}},
     {"GET", STORE "barriers", "ListBarriers", KVS_BODY_NONE, KVS_REPLY_JSON, 200, {NULL}},
     {"POST", STORE "barriers", "EnterBarrier", KVS_BODY_JSON, KVS_REPLY_JSON, 200, {NULL}},
     {"POST", STORE "commands", "SendCommand", KVS_BODY_JSON, KVS_REPLY_NONE, 204, {NULL}},

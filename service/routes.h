@@ -16,6 +16,7 @@ typedef enum kvs_route_body {
     KVS_BODY_NONE,
     KVS_BODY_JSON,      /* an object whose fields are the request's */
     KVS_BODY_OPTIMIZER, /* an object, or null, that becomes optimizer.json */
+    KVS_BODY_FIELD,     /* an object that becomes the request's field of the path's last name */
     KVS_BODY_VALUE,     /* npy or raw */
     KVS_BODY_STATES,    /* safetensors */
     KVS_BODY_UNREAD     /* refused whatever it is */

@@ -204,9 +204,18 @@ class Services(Case):
         self.refused(CODE.INVALID_ARGUMENT, "INVALID_FRAME",
                      lambda: self.admin.PutValue(iter([]), timeout=10))
 
+    def test_a_compression_that_is_left_out_is_not_a_threshold_of_0(self):
+        for given, threshold in ((pb.Compression(type="2bit"), 0.5),
+                                 (pb.Compression(type="1bit", threshold=0), 0.0)):
+            reply = self.admin.SetCompression(pb.SetCompressionRequest(compression=given),
+                                              timeout=10)
+            self.assertEqual((reply.type, reply.threshold), (given.type, threshold))
+        got = self.admin.GetCompression(pb.GetCompressionRequest(), timeout=10)
+        self.assertEqual((got.type, got.threshold), ("1bit", 0.0))
+
     def test_what_is_not_built_yet_says_so(self):
-        calls = (lambda: self.admin.SetCompression(pb.SetCompressionRequest(), timeout=10),
-                 lambda: self.admin.CreateCheckpoint(pb.CreateCheckpointRequest(), timeout=10))
+        calls = (lambda: self.admin.CreateCheckpoint(pb.CreateCheckpointRequest(), timeout=10),
+                 lambda: self.admin.ListCheckpoints(pb.ListCheckpointsRequest(), timeout=10))
         for call in calls:
             self.refused(CODE.UNIMPLEMENTED, "UNIMPLEMENTED", call)
 

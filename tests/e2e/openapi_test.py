@@ -117,6 +117,7 @@ def good_body(operation):
         "EnterBarrier": {"rank": 0, "timeout_ms": 100},
         "SendCommand": {"head": 1, "body": "x"},
         "SetOptimizer": {"name": "sgd", "learning_rate": 0.1},
+        "SetCompression": {"type": "2bit", "threshold": 0.5},
     }
     name = operation["operationId"].removesuffix("Default")
     if name == "PutValue":

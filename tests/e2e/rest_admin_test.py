@@ -247,9 +247,24 @@ class Admin(Case):
                          (rest["name"], rest["num_workers"], rest["lease_ms"]))
         channel.close()
 
+    def test_the_compression_is_kept_for_whoever_asks(self):
+        self.store("squeezed")
+        path = "/v1/stores/squeezed/compression"
+        self.assertEqual(self.rest.get(path).json, {"type": "", "threshold": 0, "ratio": 0})
+        reply = self.rest.put(path, {"type": "2bit"})
+        self.assertEqual((reply.status, reply.json["type"], reply.json["threshold"]),
+                         (200, "2bit", 0.5))
+        self.rest.put(path, {"type": "1bit", "threshold": 0})
+        self.assertEqual(self.rest.get(path).json, {"type": "1bit", "threshold": 0, "ratio": 0})
+        for body in ({}, [], {"type": "3bit"}, {"type": "2bit", "threshold": 0},
+                     {"type": "topk", "ratio": 2}):
+            reply = self.rest.put(path, body)
+            self.assertEqual((reply.status, reply.reason), (422, "INVALID_FIELD"), reply)
+        self.assertEqual(self.rest.get(path).json["type"], "1bit")
+        self.assertEqual(self.rest.get("/v1/stores/none/compression").status, 404)
+
     def test_what_is_not_built_says_so(self):
-        for method, path in [("GET", "compression"), ("PUT", "compression"),
-                             ("GET", "checkpoints"), ("POST", "checkpoints")]:
+        for method, path in [("GET", "checkpoints"), ("POST", "checkpoints")]:
             reply = self.rest.ask(method, f"/v1/stores/default/{path}")
             self.assertEqual((reply.status, reply.reason), (501, "UNIMPLEMENTED"), path)
 

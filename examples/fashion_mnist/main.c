@@ -19,8 +19,11 @@ static const char usage[] =
     "       weights. Writes loss.csv and loss.svg; the last line on stdout is JSON.\n"
     "train  one worker of a running server; with --type local one process for all shares.\n"
     "\n"
-    "  --epochs 12  --batch 256  --samples 60000  --learning-rate 0.1 (async 0.3)\n"
-    "  --momentum 0.9 (async 0)  --seed 1\n"
+    "  --epochs 12  --batch 256  --samples 60000  --seed 1\n"
+    "  --learning-rate 0.1  --momentum 0.9  (async or compressed: 0.3 and 0)\n"
+    "  --compression TYPE     of the workers' gradients: 2bit, 1bit, fp16, bf16, int8, topk,\n"
+    "                         randomk; one process sends none\n"
+    "  --threshold NUMBER     of 2bit (1) and 1bit (0)\n"
     "  --data FOLDER          of dataset-fashion-mnist (" FASHION_FOLDER ")\n"
     "  --output FOLDER        for loss.csv and loss.svg (.)\n"
     "  --store NAME           of the server (default)\n"
@@ -40,6 +43,8 @@ enum {
     OPTION_SAMPLES,
     OPTION_RATE,
     OPTION_MOMENTUM,
+    OPTION_COMPRESSION,
+    OPTION_THRESHOLD,
     OPTION_SEED,
     OPTION_DATA,
     OPTION_OUTPUT,
@@ -60,6 +65,8 @@ static const struct option options[] = {
     {"samples", required_argument, NULL, OPTION_SAMPLES},
     {"learning-rate", required_argument, NULL, OPTION_RATE},
     {"momentum", required_argument, NULL, OPTION_MOMENTUM},
+    {"compression", required_argument, NULL, OPTION_COMPRESSION},
+    {"threshold", required_argument, NULL, OPTION_THRESHOLD},
     {"seed", required_argument, NULL, OPTION_SEED},
     {"data", required_argument, NULL, OPTION_DATA},
     {"output", required_argument, NULL, OPTION_OUTPUT},
@@ -139,6 +146,9 @@ static bool read_option(command_line *line, int option, const char *name, const 
     case OPTION_DATA:
         line->data = text;
         return true;
+    case OPTION_COMPRESSION:
+        line->run.compression = text;
+        return true;
     case OPTION_OUTPUT:
         line->demo.output = text;
         return true;
@@ -155,6 +165,8 @@ static bool read_option(command_line *line, int option, const char *name, const 
         return read_number(name, text, 1000, &line->run.learning_rate);
     case OPTION_MOMENTUM:
         return read_number(name, text, 1, &line->run.momentum);
+    case OPTION_THRESHOLD:
+        return read_number(name, text, 1000, &line->run.threshold);
     case OPTION_ACCURACY:
         return read_number(name, text, 1, &line->demo.accuracy_min);
     default:
@@ -182,17 +194,22 @@ static bool check_line(command_line *line)
                       line->run.type);
         return false;
     }
-    /* Pushes that are a few updates late act like momentum by themselves: with 0.9 on top of it the
-     * asynchronous run gets no further than 0.83. */
+    /* Pushes that are a few updates late act like momentum by themselves, and so does what a
+     * residual holds back: with 0.9 on top of it the asynchronous run gets no further than 0.83. */
     const bool async = strstr(line->run.type, "async") != NULL;
+    const char *compression = line->run.compression;
+    const bool late = async || compression != NULL;
     if (line->run.learning_rate < 0) {
-        line->run.learning_rate = async ? 0.3 : 0.1;
+        line->run.learning_rate = late ? 0.3 : 0.1;
     }
     if (line->run.momentum < 0) {
-        line->run.momentum = async ? 0 : 0.9;
+        line->run.momentum = late ? 0 : 0.9;
+    }
+    if (line->run.threshold < 0) {
+        line->run.threshold = compression != NULL && strcmp(compression, "1bit") == 0 ? 0 : 1;
     }
     if (line->demo.accuracy_min < 0) {
-        line->demo.accuracy_min = line->run.samples != 0 ? 0 : async ? 0.85 : 0.87;
+        line->demo.accuracy_min = line->run.samples != 0 ? 0 : late ? 0.85 : 0.87;
     }
     return true;
 }

@@ -38,6 +38,7 @@ void fashion_run_init(fashion_run *run)
                          .batch = 256,
                          .learning_rate = -1,
                          .momentum = -1,
+                         .threshold = -1,
                          .seed = 1};
 }
 
@@ -106,6 +107,18 @@ static kv_status send_optimizer(const trainer *t)
     return kv_set_optimizer(t->kv, json);
 }
 
+/* Every worker has a residual of its own, so every worker asks for it, before its first push. */
+static kv_status send_compression(const trainer *t)
+{
+    char json[160];
+    if (t->run->compression == NULL) {
+        return 0;
+    }
+    (void)snprintf(json, sizeof json, "{\"type\": \"%.60s\", \"threshold\": %.9g}",
+                   t->run->compression, t->run->threshold);
+    return kv_set_gradient_compression(t->kv, json);
+}
+
 /* The store holds the first weights and the optimizer when this returns. */
 static bool join_store(trainer *t)
 {
@@ -113,6 +126,10 @@ static bool join_store(trainer *t)
     kv_status status = kv_init(t->kv, t->keys, t->weights, FASHION_TENSORS);
     if (status != 0) {
         return failed(t, "init", status);
+    }
+    status = send_compression(t);
+    if (status != 0) {
+        return failed(t, "set_gradient_compression", status);
     }
     status = send_optimizer(t);
     if (status != 0) {

@@ -24,6 +24,9 @@ typedef struct fashion_run {
     uint32_t samples;     /* pictures used; 0: all */
     double learning_rate; /* init leaves both negative: not chosen */
     double momentum;
+    const char
+        *compression; /* "2bit" ...; NULL: gradients are sent as they are; dist stores only */
+    double threshold; /* of 2bit and 1bit */
     uint64_t seed;
 } fashion_run;
 

@@ -75,6 +75,13 @@ class ExampleTest(unittest.TestCase):
         self.assertEqual(last["type"], "dist_async")
         self.assertGreater(last["accuracy"], 0.4)
 
+    def test_compressed_gradients_train_as_well_as_whole_ones(self):
+        for kind in ("2bit", "1bit"):
+            with self.subTest(kind=kind), tempfile.TemporaryDirectory() as folder:
+                last, text, _ = demo(folder, "--compression", kind)
+                self.assertIn("not equal", text)  # they do differ
+                self.assertGreater(last["accuracy"], last["single_process_accuracy"] - 0.01)
+
     def test_progress_is_plain_lines_without_a_terminal(self):
         with tempfile.TemporaryDirectory() as folder:
             _, _, chatter = demo(folder, "--workers", "2")

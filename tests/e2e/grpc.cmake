@@ -2,6 +2,7 @@
 kvs_e2e(NAME e2e_grpc_values SCRIPT grpc_values_test.py)
 kvs_e2e(NAME e2e_halves SCRIPT halves_test.py)
 kvs_e2e(NAME e2e_grpc_bad_input SCRIPT grpc_bad_input_test.py)
+kvs_e2e(NAME e2e_grpc_rows SCRIPT grpc_rows_test.py)
 kvs_e2e(NAME e2e_grpc_sessions SCRIPT grpc_sessions_test.py)
 kvs_e2e(NAME e2e_grpc_services SCRIPT grpc_services_test.py)
 kvs_e2e(NAME e2e_grpc_listener SCRIPT grpc_listener_test.py TIMEOUT 90)

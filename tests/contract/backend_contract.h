@@ -104,6 +104,7 @@ kvs_contract_tests kvs_contract_sum_tests(void);
 kvs_contract_tests kvs_contract_rule_tests(void);
 kvs_contract_tests kvs_contract_half_tests(void);
 kvs_contract_tests kvs_contract_codec_tests(void);
+kvs_contract_tests kvs_contract_rows_tests(void);
 
 #ifdef __cplusplus
 }

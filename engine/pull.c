@@ -232,10 +232,7 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
     if (op->status != KVS_OK) {
         kvs_buffer_unref(op->value);
         op->value = NULL;
-        if (parent->status == KVS_OK) {
-            parent->status = op->status;
-            refuse_key(session, parent, op->status);
-        }
+        parent->status = parent->status == KVS_OK ? op->status : parent->status;
     }
     channel->ahead_bytes -= cost_of(op); /* what is given counts by its bytes */
     if (parent->status == KVS_OK) {
@@ -247,6 +244,9 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
     parent->parts_given++;
     bool all_asked = parent->parts_asked == parent->parts_wanted || channel->closed;
     if (all_asked && parent->parts_given == parent->parts_asked) {
+        if (parent->status != KVS_OK) { /* not before: until now its place in the window is taken */
+            refuse_key(session, parent, parent->status);
+        }
         end_key(session, parent, parent->status, now_ns);
     }
     channel->table->take(channel); /* the op's may be the last */

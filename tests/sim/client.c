@@ -16,6 +16,11 @@ static uint64_t credit_limit(const sim_client *client)
 
 static uint64_t bytes_of(const sim_client *client, const sim_op *op)
 {
+    if (sim_is_sparse(&client->world->plan, op->key)) {
+        sim_rows rows;
+        sim_pushed_rows(&client->world->plan, op->key, op->part, client->rank, op->number, &rows);
+        return rows.count * sizeof(float);
+    }
     return sim_plan_elements(&client->world->plan, op->key, op->part) * sizeof(float);
 }
 

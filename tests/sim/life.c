@@ -116,6 +116,7 @@ kvs_status sim_life_init_parts(sim *world, kvs_init *init, bool giver, kvs_probl
         uint32_t elements = sim_plan_elements(plan, key, part);
         const char *name = sim_key_name(key);
         uint8_t packed[10];
+        bool sparse = sim_is_sparse(plan, key);
         kvs_shape shape = {.rank = 1, .size = {sim_plan_key_elements(plan, key)}};
         sim_value value;
         sim_initial(plan, key, part, &value);
@@ -124,6 +125,7 @@ kvs_status sim_life_init_parts(sim *world, kvs_init *init, bool giver, kvs_probl
         kvs_part_header header = {.key = name,
                                   .key_bytes = (uint32_t)strlen(name),
                                   .dtype = KVS_F32,
+                                  .storage = sparse ? KVS_ROW_SPARSE : KVS_DENSE,
                                   .has_shape = true,
                                   .shape = packed,
                                   .shape_bytes = kvs_shape_pack(&shape, packed),

@@ -52,6 +52,32 @@ void sim_pushed(const sim_plan *plan, uint32_t key, uint32_t part, uint32_t rank
     out->of[at.tag] = plan->optimizer ? 0.0f : tag_of(key, part);
 }
 
+bool sim_is_sparse(const sim_plan *plan, uint32_t key)
+{
+    return (plan->sparse >> key & 1) != 0;
+}
+
+void sim_pushed_rows(const sim_plan *plan, uint32_t key, uint32_t part, uint32_t rank,
+                     uint64_t number, sim_rows *out)
+{
+    sim_value value;
+    uint32_t elements = sim_plan_elements(plan, key, part);
+    sim_pushed(plan, key, part, rank, number, &value);
+    out->count = 0;
+    for (uint32_t i = 0; i < elements; i++) {
+        uint32_t row = number % 2 == 0 ? i : elements - 1 - i;
+        if (value.of[row] != 0.0f) {
+            out->row[out->count] = row;
+            out->of[out->count++] = value.of[row];
+        }
+    }
+    if (out->count > 0 && number % 3 == 0) {
+        out->of[0] *= 0.5f; /* exact: added up, the two are what it was */
+        out->row[out->count] = out->row[0];
+        out->of[out->count++] = out->of[0];
+    }
+}
+
 void sim_round(const sim_plan *plan, uint32_t key, uint32_t part, const uint64_t *numbers,
                float rate, sim_value *value)
 {

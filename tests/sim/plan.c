@@ -126,6 +126,7 @@ void sim_plan_make(kvs_seed *seed, sim_plan *out)
     out->repeat_in = kvs_seed_chance(seed, 2) ? 0 : draw(seed, 3, 30);
     out->hold_in = kvs_seed_chance(seed, 2) ? 0 : draw(seed, 3, 30);
     out->turn_first = kvs_seed_chance(seed, 3) ? 100 : draw(seed, 20, 95);
+    out->sparse = kvs_seed_chance(seed, 3) ? draw(seed, 1, (1u << SIM_KEYS_MAX) - 1) : 0;
 }
 
 void sim_plan_print(const sim_plan *plan)
@@ -137,7 +138,8 @@ void sim_plan_print(const sim_plan *plan)
                  plan->optimizer ? "sgd" : "replace", plan->shards,
                  (unsigned long long)plan->inflight_parts, (unsigned long long)plan->credit_bytes);
     for (uint32_t key = 0; key < plan->keys; key++) {
-        (void)printf(" %ux%u+%u", plan->parts[key] - 1, plan->part_elements, plan->elements[key]);
+        (void)printf(" %s%ux%u+%u", sim_is_sparse(plan, key) ? "sparse " : "", plan->parts[key] - 1,
+                     plan->part_elements, plan->elements[key]);
     }
     (void)printf(
         "%s%s%s%s%s%s%s, break 1/%u, repeat 1/%u, hold 1/%u, starve 1/%u, memory %llu, turns "

@@ -54,6 +54,7 @@ typedef struct push {
     sim *world;
     size_t count;
     kvs_part_header headers[SIM_KEYS_MAX * SIM_PARTS_MAX];
+    uint8_t ids[SIM_KEYS_MAX * SIM_PARTS_MAX][SIM_ROWS_MAX * KVS_VARINT_BYTES_MAX];
     kvs_spans spans;
     kvs_payload payload;
 } push;
@@ -330,6 +331,19 @@ static void consumed(kvs_frame *frame, uint64_t now_ns)
     free_push((push *)frame);
 }
 
+/* Every second read of a row_sparse key is of its rows: all of them, from the last to the first. */
+static void ask_rows(const sim_plan *plan, const sim_pull_message *from, uint8_t *ids,
+                     kvs_pull_key *key)
+{
+    if (!sim_is_sparse(plan, from->key) || from->snapshot || from->sequence % 2 == 0) {
+        return;
+    }
+    key->row_ids = ids;
+    for (uint32_t row = sim_plan_key_elements(plan, from->key); row-- > 0;) {
+        key->row_ids_bytes += kvs_varint_pack(row, ids + key->row_ids_bytes);
+    }
+}
+
 static void run_request(kvs_task *task, uint64_t now_ns)
 {
     request *message = (request *)task;
@@ -344,6 +358,7 @@ static void run_request(kvs_task *task, uint64_t now_ns)
                          &in->payload, stream->kind == SIM_PUSHPULL, now_ns);
     } else {
         kvs_pull_key keys[SIM_KEYS_MAX];
+        static uint8_t ids[SIM_KEYS_MAX][SIM_PARTS_MAX * SIM_ELEMENTS_MAX * KVS_VARINT_BYTES_MAX];
         for (size_t i = 0; i < message->count; i++) {
             const sim_pull_message *from = &message->pulls[i];
             const char *name = sim_key_name(from->key);
@@ -354,6 +369,7 @@ static void run_request(kvs_task *task, uint64_t now_ns)
                                      .priority = from->priority,
                                      .min_version = {.epoch = 1, .count = from->min_version},
                                      .snapshot = from->snapshot};
+            ask_rows(&stream->world->plan, from, ids[i], &keys[i]);
         }
         kvs_session_pull(stream->session, &stream->channel, keys, message->count, now_ns);
     }
@@ -404,21 +420,41 @@ static kvs_part_header header_of(const sim_plan *plan, const sim_part_message *p
                              .payload_bytes = elements * sizeof(float)};
 }
 
+/* The payload of one part to `bytes`: all of it, or rows with their ids. */
+static void write_part(const sim_plan *plan, const sim_part_message *part, uint32_t rank,
+                       kvs_part_header *header, uint8_t *ids, uint8_t *bytes)
+{
+    if (!sim_is_sparse(plan, part->key)) {
+        sim_value value;
+        sim_pushed(plan, part->key, part->part, rank, part->number, &value);
+        memcpy(bytes, value.of, header->payload_bytes);
+        return;
+    }
+    sim_rows rows;
+    sim_pushed_rows(plan, part->key, part->part, rank, part->number, &rows);
+    header->storage = KVS_ROW_SPARSE;
+    header->payload_bytes = rows.count * sizeof(float);
+    header->row_ids = ids;
+    for (uint32_t i = 0; i < rows.count; i++) {
+        header->row_ids_bytes +=
+            kvs_varint_pack(header->element_offset + rows.row[i], ids + header->row_ids_bytes);
+    }
+    memcpy(bytes, rows.of, header->payload_bytes);
+}
+
 void sim_stream_push(sim_stream *stream, uint32_t rank, const sim_part_message *parts, size_t count)
 {
     sim *world = stream->world;
     request *message = calloc(1, sizeof(*message));
     push *out = calloc(1, sizeof(*out));
-    static uint8_t bytes[SIM_KEYS_MAX * SIM_PARTS_MAX * sizeof(sim_value)];
+    static uint8_t bytes[SIM_KEYS_MAX * SIM_PARTS_MAX * sizeof(sim_rows)];
     size_t used = 0;
     KVS_CHECK(message != NULL);
     KVS_CHECK(out != NULL);
     KVS_CHECK(count <= SIM_KEYS_MAX * SIM_PARTS_MAX);
     for (size_t i = 0; i < count; i++) {
-        sim_value value;
-        sim_pushed(&world->plan, parts[i].key, parts[i].part, rank, parts[i].number, &value);
         out->headers[i] = header_of(&world->plan, &parts[i]);
-        memcpy(bytes + used, value.of, out->headers[i].payload_bytes);
+        write_part(&world->plan, &parts[i], rank, &out->headers[i], out->ids[i], bytes + used);
         used += out->headers[i].payload_bytes;
     }
     out->world = world;

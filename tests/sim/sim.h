@@ -39,6 +39,7 @@ typedef struct sim_plan {
     uint32_t parts[SIM_KEYS_MAX];
     uint32_t elements[SIM_KEYS_MAX]; /* of the last part */
     uint32_t part_elements;
+    uint32_t sparse; /* a bit a key: row_sparse, with rows of one element */
     uint32_t shards;
     uint32_t rounds; /* that each worker wants of every key */
     uint64_t inflight_parts;
@@ -167,6 +168,17 @@ void sim_assigned(const sim_plan *plan, uint32_t key, uint32_t part, uint64_t id
 /* What a rank pushes as the number-th time. */
 void sim_pushed(const sim_plan *plan, uint32_t key, uint32_t part, uint32_t rank, uint64_t number,
                 sim_value *out);
+/* The same as rows of one element that are not zero, for a row_sparse key: in some order, one of
+ * them in two halves. How many. */
+#define SIM_ROWS_MAX (SIM_ELEMENTS_MAX + 1u)
+typedef struct sim_rows {
+    uint32_t count;
+    uint32_t row[SIM_ROWS_MAX]; /* of the part */
+    float of[SIM_ROWS_MAX];
+} sim_rows;
+void sim_pushed_rows(const sim_plan *plan, uint32_t key, uint32_t part, uint32_t rank,
+                     uint64_t number, sim_rows *out);
+bool sim_is_sparse(const sim_plan *plan, uint32_t key);
 /* One round: value := rule(value, sum in rank order). numbers[rank] 0: the rank is not in it. */
 void sim_round(const sim_plan *plan, uint32_t key, uint32_t part, const uint64_t *numbers,
                float rate, sim_value *value);

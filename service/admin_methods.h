@@ -92,6 +92,8 @@ kvs_admin_method kvs_admin_list_stores, kvs_admin_create_store, kvs_admin_get_st
 /* admin_training.c */
 kvs_admin_method kvs_admin_list_keys, kvs_admin_get_key, kvs_admin_get_optimizer,
     kvs_admin_set_optimizer, kvs_admin_get_compression, kvs_admin_set_compression,
-    kvs_admin_list_barriers, kvs_admin_enter_barrier, kvs_admin_send_command, kvs_admin_list_rounds;
+    kvs_admin_list_barriers, kvs_admin_enter_barrier, kvs_admin_list_rounds;
+/* admin_commands.c */
+kvs_admin_method kvs_admin_send_command;
 
 #endif

@@ -3,6 +3,7 @@ set(KVS_ADMIN_SOURCES
   accept.c
   address.c
   admin.c
+  admin_commands.c
   admin_json.c
   admin_states.c
   admin_stores.c

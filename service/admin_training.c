@@ -1,8 +1,7 @@
-/* The admin plane's methods on what is trained: keys, optimizer, barriers, rounds, commands. */
+/* The admin plane's methods on what is trained: keys, optimizer, barriers, rounds. */
 #include "service/admin_methods.h"
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "engine/codec.h"
 
 #include <inttypes.h>
@@ -292,29 +291,6 @@ kvs_status kvs_admin_enter_barrier(kvs_admin_request *request)
     }
     kvs_store_unref(store);
     return status;
-}
-
-/* ------------------------------------------------------------------ commands */
-
-/* MXNet's servers acknowledge every command; those that they act on are settings that a store has
- * from its creation here. A command is told to whoever watches the store. */
-kvs_status kvs_admin_send_command(kvs_admin_request *request)
-{
-    const kvs_admin_options *options = &request->admin->options;
-    const char *body = kvs_request_text(request, "body", KVS_COMMAND_BYTES_MAX);
-    int64_t head = 0;
-    kvs_store *store = NULL;
-    kvs_store_info info;
-    (void)kvs_json_integer(&request->fields, "head", INT32_MIN, INT32_MAX, &head);
-    KVS_TRY(kvs_request_store(request, &store));
-    kvs_store_describe(store, &info);
-    kvs_log(KVS_LOG_INFO, "command", "store=%s head=%" PRId64 " body_bytes=%zu", info.name, head,
-            strlen(body));
-    if (options->command != NULL) {
-        options->command(options->command_context, info.name, (int32_t)head, body);
-    }
-    kvs_store_unref(store);
-    return kvs_admin_reply(json_object(), &request->reply, request->problem);
 }
 
 /* ------------------------------------------------------------------ rounds */

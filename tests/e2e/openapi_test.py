@@ -115,7 +115,7 @@ def good_body(operation):
     bodies = {
         "CreateStore": {"name": "made"},
         "EnterBarrier": {"rank": 0, "timeout_ms": 100},
-        "SendCommand": {"head": 1, "body": "x"},
+        "SendCommand": {"head": 7, "body": "x"},
         "SetOptimizer": {"name": "sgd", "learning_rate": 0.1},
         "SetCompression": {"type": "2bit", "threshold": 0.5},
     }
@@ -322,6 +322,15 @@ class Provoke:
 
     def EnterBarrier_504(self, path, method, operation):
         return self.usual(path, method, operation, body=b'{"rank": 0, "timeout_ms": 50}')
+
+    def SendCommand_409(self, path, method, operation):
+        self.world.rest.post("/v1/stores", {"name": "free", "type": "dist_async"})
+        reply = self.usual(path, method, operation, store="free", body=b'{"head": 3}')
+        self.world.rest.delete("/v1/stores/free")
+        return reply
+
+    def SendCommand_501(self, path, method, operation):
+        return self.usual(path, method, operation, body=b'{"head": 4, "body": "2bit"}')
 
     def SendCommand_204(self, path, method, operation):
         return self.usual(path, method, operation)

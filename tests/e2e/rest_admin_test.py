@@ -237,6 +237,33 @@ class Admin(Case):
         self.assertEqual(self.rest.post("/v1/stores/default/commands",
                                         {"head": 3000000000}).status, 422)
 
+    def test_the_heads_of_mxnet_are_typed_operations(self):
+        self.store("heads")
+        path = "/v1/stores/heads/"
+
+        def send(head, body="", store="heads"):
+            reply = self.rest.post(f"/v1/stores/{store}/commands", {"head": head, "body": body})
+            return reply.status, reply.reason if reply.body else ""
+        self.assertEqual(send(1), (409, "OPTIMIZER_NOT_SET"))
+        self.assertEqual(send(0, '{"name": "sgd", "momentum": 0.5}'), (204, ""))
+        self.assertEqual(self.rest.get(path + "optimizer").json["momentum"], 0.5)
+        self.assertEqual(send(1), (204, ""))
+        self.assertTrue(self.rest.get(path + "optimizer").json["multi_precision"])
+        self.assertEqual(self.rest.get(path + "optimizer").json["momentum"], 0.5)
+        pickled = "ccopy_reg\n_reconstructor\np0\n(cmxnet.optimizer\nSGD\n"
+        self.assertEqual(send(0, pickled), (422, "INVALID_FIELD"))
+        self.assertEqual(send(0, ""), (422, "INVALID_FIELD"))
+        self.assertEqual(send(0, '{"name": "sgb"}'), (422, "INVALID_FIELD"))
+        self.assertEqual(self.rest.get(path + "optimizer").json["momentum"], 0.5)
+        self.assertEqual(send(2), (422, "INVALID_FIELD"))
+        self.assertEqual(send(3), (204, ""))
+        self.assertEqual(send(4, "2bit,x"), (422, "INVALID_FIELD"))
+        self.assertEqual(send(4, "2bit,0.5"), (501, "UNIMPLEMENTED"))
+        for free in (6, 99, -1):
+            self.assertEqual(send(free, "anything"), (204, ""))
+        self.rest.post("/v1/stores", {"name": "heads-free", "type": "dist_async"})
+        self.assertEqual(send(3, store="heads-free"), (409, "STORE_TYPE_MISMATCH"))
+
     def test_both_planes_say_the_same(self):
         self.store("same", num_workers=3)
         channel = support.grpc.insecure_channel(self.server.grpc)

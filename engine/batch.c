@@ -25,7 +25,7 @@ static void note(kvs_batch *batch, kvs_status status)
     }
 }
 
-static void launch(kvs_batch *batch)
+static void launch_items(kvs_batch *batch)
 {
     const kvs_backend_table *table = batch->backend->table;
     kvs_stream *stream = batch->stream;
@@ -47,6 +47,19 @@ static void launch(kvs_batch *batch)
     batch->zeros = batch->copies = batch->accumulates = batch->applies = 0;
     batch->downloads = 0;
     batch->number++;
+}
+
+static uint32_t count_items(const kvs_batch *batch)
+{
+    return batch->zeros + batch->copies + batch->accumulates + batch->applies + batch->downloads;
+}
+
+static void launch(kvs_batch *batch)
+{
+    uint32_t items = count_items(batch);
+    uint64_t begun_ns = items > 0 ? kvs_profile_begin(batch->profile) : 0;
+    launch_items(batch);
+    kvs_profile_end(batch->profile, KVS_STAGE_BACKEND, begun_ns, KVS_PROFILE_NO_RANK, items, 0);
 }
 
 void kvs_batch_touch(kvs_batch *batch, kvs_part *part)
@@ -199,10 +212,13 @@ void kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer)
 
 kvs_status kvs_batch_sync(kvs_batch *batch)
 {
-    launch(batch);
+    uint32_t items = count_items(batch);
+    uint64_t begun_ns = items > 0 ? kvs_profile_begin(batch->profile) : 0;
+    launch_items(batch);
     if (batch->failed == KVS_OK) {
         note(batch, batch->backend->table->sync(batch->stream));
     }
+    kvs_profile_end(batch->profile, KVS_STAGE_BACKEND, begun_ns, KVS_PROFILE_NO_RANK, items, 0);
     for (uint32_t i = 0; i < batch->releases; i++) {
         kvs_buffer_unref(batch->release[i]);
     }

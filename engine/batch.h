@@ -11,6 +11,7 @@
 #ifndef KVS_ENGINE_BATCH_H
 #define KVS_ENGINE_BATCH_H
 
+#include "base/profile.h"
 #include "engine/op.h"
 
 #define KVS_BATCH_ITEMS 256u
@@ -18,8 +19,9 @@
 typedef struct kvs_batch {
     kvs_backend *backend;
     kvs_stream *stream;
-    kvs_status failed; /* KVS_OK, or the device's word for ever */
-    uint64_t number;   /* part->batch == number: touched by what is not launched yet */
+    kvs_profile *profile; /* borrowed; may be NULL */
+    kvs_status failed;    /* KVS_OK, or the device's word for ever */
+    uint64_t number;      /* part->batch == number: touched by what is not launched yet */
     uint32_t zeros, copies, accumulates, applies, downloads, releases;
     kvs_memory *zero[KVS_BATCH_ITEMS];
     kvs_copy_item copy[KVS_BATCH_ITEMS];

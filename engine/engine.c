@@ -36,6 +36,7 @@ kvs_status kvs_engine_open(const kvs_engine_options *options, kvs_engine **out)
     (void)pthread_mutex_init(&engine->mutex, NULL);
     engine->backend = options->backend;
     engine->scheduler = options->scheduler;
+    engine->profile = options->profile;
     engine->random = options->random != NULL ? options->random : system_random;
     engine->shards = options->shards;
     engine->epoch = options->epoch;

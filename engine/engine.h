@@ -41,6 +41,7 @@ typedef struct kvs_engine_options {
     uint64_t memory_bytes_max; /* of weights, states, held contributions; 0: the machine's */
     void (*random)(void *out, size_t bytes); /* session ids; NULL: getrandom */
     kvs_scheduler *scheduler;                /* NULL but in the simulation */
+    struct kvs_profile *profile;             /* of its stages; NULL: none. Borrowed until close */
 } kvs_engine_options;
 
 kvs_status kvs_engine_open(const kvs_engine_options *options, kvs_engine **out) KVS_MUST_CHECK;

@@ -29,6 +29,7 @@ kvs_status kvs_shard_open(kvs_store *store, uint32_t index, kvs_shard **out)
     if (shard->pool != NULL && shard->ranks != NULL && shard->rank_changes != NULL &&
         shard->answers != NULL && shard->answered != NULL) {
         status = kvs_batch_init(&shard->batch, engine->backend);
+        shard->batch.profile = engine->profile;
     }
     if (status != KVS_OK) {
         kvs_shard_close(shard);
@@ -83,12 +84,25 @@ static void refuse_or_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
     }
 }
 
+/* For a profile, if there is one and it is on. */
+static void count_push(kvs_shard *shard, const kvs_op *op)
+{
+    if (shard->span_ns == 0) {
+        shard->span_ns = kvs_profile_begin(shard->batch.profile);
+        shard->span_bytes = 0;
+        shard->span_parts = 0;
+    }
+    shard->span_bytes += op->payload.bytes;
+    shard->span_parts++;
+}
+
 void kvs_shard_take_op(kvs_task *task, uint64_t now_ns)
 {
     kvs_op *op = (kvs_op *)task;
     kvs_shard *shard = op->part->shard;
     shard->now_ns = now_ns;
     if (op->kind == KVS_OP_PUSH || op->kind == KVS_OP_TORN) {
+        count_push(shard, op);
         refuse_or_push(shard, op, now_ns);
     } else if (shard->closing) {
         kvs_round_answer(shard, op, KVS_STORE_DELETED);
@@ -165,6 +179,9 @@ static void end_turn(kvs_right *right, uint64_t now_ns)
         kvs_cut_acted(acted->cut, acted->part == NULL, now_ns);
         acted = next;
     }
+    kvs_profile_end(shard->batch.profile, KVS_STAGE_SHARD, shard->span_ns, KVS_PROFILE_NO_RANK,
+                    shard->span_parts, shard->span_bytes);
+    shard->span_ns = 0;
 }
 
 /* ------------------------------------------------------------------ ranks, deadlines, cuts */

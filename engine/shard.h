@@ -35,7 +35,10 @@ struct kvs_shard {
     kvs_batch batch;
     kvs_op *used[KVS_BATCH_ITEMS]; /* ops whose payload the turn has read, copied or refused */
     uint32_t used_count;
-    uint64_t now_ns;        /* of the turn */
+    uint64_t now_ns;  /* of the turn */
+    uint64_t span_ns; /* a profile's: since the turn's first push; 0: none */
+    uint64_t span_bytes;
+    uint32_t span_parts;
     kvs_action *acted;      /* cuts told after the sync */
     kvs_task_list finished; /* ops answered after the sync */
     kvs_task_list *answers; /* by rank: ops of one session, posted as one list */

@@ -21,6 +21,7 @@ typedef struct kvs_member {
 struct kvs_engine {
     kvs_backend *backend;
     kvs_scheduler *scheduler;
+    struct kvs_profile *profile;
     void (*random)(void *out, size_t bytes);
     uint32_t shards;
     uint64_t epoch;

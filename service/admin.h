@@ -21,6 +21,7 @@ typedef struct kvs_admin kvs_admin;
 typedef struct kvs_admin_options {
     kvs_engine *engine;    /* borrowed until close */
     const char *grpc_core; /* the version of the C core, for GetVersion; borrowed; may be NULL */
+    struct kvs_profiler *profiler; /* borrowed until close; may be NULL */
     /* Of value uploads that are in flight together; 0: KVS_UPLOAD_BYTES_MAX. */
     uint64_t upload_bytes_max;
     /* Tells whoever watches a store of a command; may be NULL. Must not block. */

@@ -6,6 +6,7 @@
 #include "service/admin_methods.h"
 
 #include "base/log.h"
+#include "service/profiler.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -129,9 +130,7 @@ static kvs_status set_profiler(kvs_admin_request *request, kvs_store *store,
 {
     (void)store;
     (void)info;
-    (void)body;
-    return kvs_problem_set(request->problem, KVS_UNIMPLEMENTED,
-                           "a server is not profiled by command");
+    return kvs_profiler_command(request->admin->options.profiler, body, request->problem);
 }
 
 static command_function *const functions[HEADS] = {

@@ -17,6 +17,7 @@ set(KVS_ADMIN_SOURCES
   npy.c
   pages.c
   problem.c
+  profiler.c
   quantity.c
   rest.c
   routes.c

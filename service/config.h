@@ -44,6 +44,7 @@ typedef struct kvs_config {
     const char *http_address;
     const char *unix_socket;
     const char *data_dir;
+    const char *profile_dir;
     const char *address_file;
     const char *store_type;
     const char *http_hosts;

@@ -298,8 +298,15 @@ static void run_push(kvs_task *task, uint64_t now_ns)
         return;
     }
     stream->open_parts += view->part_count;
+    /* Frame and stream may be gone afterwards. */
+    kvs_profile *profile = ((kvs_door *)kvs_call_context(stream->call))->profile;
+    uint64_t begun_ns = kvs_profile_begin(profile);
+    uint32_t parts = (uint32_t)view->part_count;
+    uint64_t bytes = view->payload.bytes;
+    uint32_t rank = kvs_session_rank(stream->session);
     kvs_session_push(stream->session, &stream->channel, &work->frame, view->parts, view->part_count,
                      &view->payload, stream->kind == STREAM_PUSHPULL, now_ns);
+    kvs_profile_end(profile, KVS_STAGE_DOOR, begun_ns, rank, parts, bytes);
 }
 
 static void pull_named(kvs_data_stream *stream, const kvs_pull_view *view, uint64_t now_ns)
@@ -456,6 +463,17 @@ static void data_look(kvs_subscriber *subscriber, uint64_t now_ns)
     }
 }
 
+/* A push frame that has just been decoded: the core gave it at `now_ns`. */
+static void record_arrival(kvs_profile *profile, const kvs_work *work, uint64_t begun_ns,
+                           uint64_t now_ns)
+{
+    uint32_t parts = (uint32_t)work->view.frame.part_count;
+    uint32_t rank = kvs_session_rank(work->stream->session);
+    kvs_profile_span(profile, KVS_STAGE_RECEIVE, now_ns, begun_ns, rank, parts,
+                     work->message->bytes);
+    kvs_profile_record(profile, KVS_STAGE_DECODE, begun_ns, rank, parts, work->message->bytes);
+}
+
 static void data_received(kvs_call *call, kvs_message *message, uint64_t now_ns)
 {
     kvs_data_stream *stream = kvs_call_state(call);
@@ -463,12 +481,17 @@ static void data_received(kvs_call *call, kvs_message *message, uint64_t now_ns)
     work->stream = stream;
     work->message = message;
     kvs_problem problem;
+    kvs_profile *profile = ((kvs_door *)kvs_call_context(call))->profile;
+    uint64_t begun_ns = stream->kind == STREAM_PULL ? 0 : kvs_profile_begin(profile);
     kvs_status status = stream->kind == STREAM_PULL ? open_pull(stream, work, &problem)
                                                     : open_frame(stream, work, &problem);
     if (status != KVS_OK) {
         kvs_call_finish(call, &problem);
         kvs_message_release(call, message);
         return;
+    }
+    if (begun_ns != 0) {
+        record_arrival(profile, work, begun_ns, now_ns);
     }
     work->frame.consumed = push_consumed;
     work->frame.session = stream->session;

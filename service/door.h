@@ -5,6 +5,7 @@
 #ifndef KVS_SERVICE_DOOR_H
 #define KVS_SERVICE_DOOR_H
 
+#include "base/profile.h"
 #include "engine/engine.h"
 #include "service/admin.h"
 #include "service/rpc.h"
@@ -19,6 +20,7 @@ typedef struct kvs_door {
     kvs_engine *engine;
     kvs_admin *admin;
     kvs_workers *workers; /* for what may block */
+    kvs_profile *profile; /* borrowed; may be NULL */
     atomic_bool draining; /* health says so; no new workers */
     atomic_bool stopping; /* streams that are told things, or have nothing under way, are ended */
     pthread_mutex_t lock; /* of the list; never held during a call into the engine */

@@ -127,6 +127,7 @@ kvs_status kvs_grpc_server_open(const kvs_grpc_options *options, kvs_grpc_server
     server->options = *options;
     server->door.engine = options->engine;
     server->door.admin = options->admin;
+    server->door.profile = options->profile;
     pthread_mutex_init(&server->door.lock, NULL);
     gather_methods(server);
     kvs_status status = start(server, problem);

@@ -16,6 +16,7 @@
 typedef struct kvs_grpc_server kvs_grpc_server;
 
 typedef struct kvs_grpc_options {
+    struct kvs_profile *profile; /* borrowed until close; may be NULL */
     kvs_engine *engine;
     kvs_admin *admin;
     const char *address;             /* "127.0.0.1:9400", "[::1]:0"; NULL or "": no TCP */

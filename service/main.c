@@ -1,7 +1,8 @@
 /* kvstored: reads its settings, puts the parts together, serves until it is told to stop.
  *
- * The order of start: settings, epoch, backend, engine, store "default", admin plane, gRPC, REST,
- * address file. The order of a stop is the reverse; what is under way has drain_timeout to end.
+ * The order of start: settings, epoch, profiler, backend, engine, store "default", admin plane,
+ * gRPC, REST, address file. The order of a stop is the reverse; what is under way has drain_timeout
+ * to end.
  */
 #include "base/check.h"
 #include "base/clock.h"
@@ -12,6 +13,7 @@
 #include "service/config.h"
 #include "service/epoch.h"
 #include "service/grpc_server.h"
+#include "service/profiler.h"
 #include "service/rest.h"
 #include "service/rpc.h"
 #include "service/whole_file.h"
@@ -55,6 +57,7 @@ enum {
 typedef struct server {
     kvs_config config;
     kvs_epoch epoch;
+    kvs_profiler *profiler; /* NULL: no profiles are taken */
     kvs_backend *backend;
     kvs_engine *engine;
     kvs_admin *admin;
@@ -128,6 +131,7 @@ static int open_engine(server *self)
         .epoch = self->epoch.number,
         .credit_bytes = config->credit_bytes,
         .memory_bytes_max = config->max_memory_bytes,
+        .profile = kvs_profiler_profile(self->profiler),
     };
     kvs_store_options first = {
         .name = "default",
@@ -174,12 +178,14 @@ static int open_doors(server *self)
     kvs_problem problem = {.detail = "no memory"};
     kvs_admin_options admin = {.engine = self->engine,
                                .grpc_core = kvs_rpc_core_version(),
+                               .profiler = self->profiler,
                                .command = tell_command,
                                .command_context = self};
     if (kvs_admin_open(&admin, &self->admin) != KVS_OK) {
         return fail(EXIT_START, "the admin plane does not start", &problem);
     }
     kvs_grpc_options grpc = {
+        .profile = kvs_profiler_profile(self->profiler),
         .engine = self->engine,
         .admin = self->admin,
         .address = config->grpc_address,
@@ -253,6 +259,10 @@ static int start(server *self)
     if (kvs_epoch_open(self->config.data_dir, &self->epoch, &problem) != KVS_OK) {
         return fail(EXIT_DATA, "the data folder", &problem);
     }
+    if (self->config.profile_dir[0] != '\0' &&
+        kvs_profiler_open(self->config.profile_dir, &self->profiler, &problem) != KVS_OK) {
+        return fail(EXIT_CONFIG, "the profiles' folder", &problem);
+    }
     int code = open_backend(self);
     if (code == EXIT_CLEAN) {
         code = open_engine(self);
@@ -320,6 +330,7 @@ static int stop(server *self)
     if (self->backend != NULL) {
         self->backend->table->close(self->backend);
     }
+    kvs_profiler_close(self->profiler);
     kvs_epoch_close(&self->epoch);
     return code;
 }

@@ -1,5 +1,7 @@
 #include "service/replies.h"
 
+#include "service/door.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -228,6 +230,9 @@ void kvs_replies_pump(kvs_replies *replies)
         return;
     }
     bool acks = replies->ack_count > 0;
+    kvs_profile *profile = ((kvs_door *)kvs_call_context(replies->call))->profile;
+    uint64_t begun_ns = kvs_profile_begin(profile);
+    uint32_t ranges = (uint32_t)replies->ack_count;
     if (replies->credit_bytes > 0) {
         kvs_reply_view view = {.kind = KVS_REPLY_CREDIT, .credit_bytes = replies->credit_bytes};
         send_head(replies, &view, acks || replies->value_count > 0);
@@ -244,6 +249,7 @@ void kvs_replies_pump(kvs_replies *replies)
         kvs_head_deinit(&replies->head);
         replies->head = (kvs_head){.bytes = NULL};
     }
+    kvs_profile_end(profile, KVS_STAGE_ACK, begun_ns, KVS_PROFILE_NO_RANK, ranges, 0);
 }
 
 bool kvs_replies_empty(const kvs_replies *replies)

@@ -34,6 +34,8 @@ static const kvs_setting settings[] = {
     ROW("http-address", ADDRESS, "127.0.0.1:9401", http_address, "where REST listens", NO_BOUNDS),
     ROW("unix-socket", TEXT, "", unix_socket, "path of a Unix socket for gRPC", NO_BOUNDS),
     ROW("data-dir", TEXT, "", data_dir, "folder that keeps the epoch over restarts", NO_BOUNDS),
+    ROW("profile-dir", TEXT, "", profile_dir,
+        "folder for profiles taken by command; empty: none are", NO_BOUNDS),
     ROW("address-file", TEXT, "", address_file,
         "file that receives {\"grpc\": ..., \"http\": ...} once ready", NO_BOUNDS),
     ROW("engine", CHOICE, "auto", engine, "auto, cpu or cuda", CHOICES("auto", "cpu", "cuda")),

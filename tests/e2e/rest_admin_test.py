@@ -1,5 +1,9 @@
 """The admin plane by REST: stores, workers, keys, optimizer, barriers, rounds, commands."""
 
+import collections
+import json
+import os
+import tempfile
 import threading
 import time
 
@@ -263,6 +267,52 @@ class Admin(Case):
             self.assertEqual(send(free, "anything"), (204, ""))
         self.rest.post("/v1/stores", {"name": "heads-free", "type": "dist_async"})
         self.assertEqual(send(3, store="heads-free"), (409, "STORE_TYPE_MISMATCH"))
+
+    def test_profiles_are_taken_by_command_into_one_folder(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with Server("--profile-dir", folder) as server:
+                rest = Rest(server.http)
+
+                def send(body):
+                    reply = rest.post("/v1/stores/default/commands", {"head": 5, "body": body})
+                    return reply.status
+                rest.put("/v1/keys/w/value?format=raw&dtype=f32&shape=4", bytes(16))
+                for bad in ("", "x", "14", "filename:../x0", "filename:/etc/x0", "filename:.x0",
+                            "filename:0", "file:x0", "filename:a/b0"):
+                    self.assertEqual(send(bad), 422, bad)
+                worker = Worker(server.grpc)
+                worker.push("w", [1.0] * 4)
+                self.assertEqual(send("filename:push.json,profile_all:10"), 204)
+                self.assertEqual(send("11"), 204)
+                worker.push("w", [1.0] * 4)
+                self.assertEqual(send("12"), 204)
+                worker.push("w", [1.0] * 4)
+                self.assertEqual(send("02"), 204)
+                worker.push("w", [1.0] * 4)
+                self.assertEqual(send("01"), 204)
+                worker.push("w", [1.0] * 4)
+                worker.close()
+                self.assertEqual(send("13"), 204)
+                self.assertEqual(os.listdir(folder), ["rank0_push.json"])
+                with open(os.path.join(folder, "rank0_push.json"), encoding="utf-8") as file:
+                    events = json.load(file)["traceEvents"]
+                stages = collections.Counter(event["name"] for event in events)
+                for stage in ("receive", "decode", "door", "shard", "backend", "ack"):
+                    self.assertGreaterEqual(stages[stage], 2, stages)
+                self.assertEqual(stages["door"], 2)
+                door = next(event for event in events if event["name"] == "door")
+                self.assertEqual(door["args"], {"rank": 0, "parts": 1, "bytes": 16})
+                shard = [event for event in events if event["name"] == "shard"][0]
+                self.assertEqual(shard["args"], {"parts": 1, "bytes": 16})
+                for number in range(63):
+                    self.assertEqual(send(f"filename:f{number}0"), 204)
+                    self.assertEqual(send("13"), 204)
+                self.assertEqual(send("filename:more0"), 204)
+                self.assertEqual(send("13"), 429)
+                self.assertEqual(send("filename:f00"), 204)
+                self.assertEqual(send("13"), 204)
+        reply = self.rest.post("/v1/stores/default/commands", {"head": 5, "body": "11"})
+        self.assertEqual((reply.status, reply.reason), (422, "INVALID_FIELD"))
 
     def test_both_planes_say_the_same(self):
         self.store("same", num_workers=3)

@@ -19,6 +19,7 @@ static const struct {
     {"http-address", "\"127.0.0.1:1\"", "127.0.0.1:2", "127.0.0.1:3"},
     {"unix-socket", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},
     {"data-dir", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},
+    {"profile-dir", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},
     {"address-file", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},
     {"engine", "\"cpu\"", "cuda", "cpu"},
     {"store-type", "\"dist_async\"", "dist_device_sync", "dist_async_device"},

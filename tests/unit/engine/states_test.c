@@ -1,4 +1,5 @@
 /* States as a file: what is saved loads, what does not fit changes nothing. */
+#include "engine/family.h"
 #include "engine/states.h"
 #include "engine/store.h"
 #include "tests/support/engine_fixture.h"
@@ -6,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -182,6 +184,35 @@ static void a_run_goes_on_bit_for_bit_from_its_states(void **state)
     check_goes_on(ADAM, false);
     check_goes_on("{\"name\":\"sgd\",\"learning_rate\":0.1}", false);
     check_goes_on("{\"name\":\"test\"}", false);
+}
+
+static void every_rule_that_is_built_goes_on(void **state)
+{
+    const char *names[KVS_FAMILIES_MAX];
+    char json[128];
+    int built = 0;
+    (void)state;
+    for (int line = 0; line < KVS_LINE_COUNT; line++) {
+        size_t count = kvs_family_names((kvs_line)line, names);
+        for (size_t i = 0; i < count; i++) {
+            kvs_optimizer *optimizer = NULL;
+            kvs_problem problem;
+            (void)snprintf(json, sizeof json, "{\"name\":\"%s\",\"rules\":\"%s\"}", names[i],
+                           kvs_line_names[line]);
+            kvs_status status = kvs_optimizer_parse(json, strlen(json), &optimizer, &problem);
+            if (status == KVS_UNIMPLEMENTED) {
+                continue;
+            }
+            assert_int_equal(status, KVS_OK);
+            for (unsigned s = 0; s < kvs_optimizer_states(optimizer); s++) {
+                assert_non_null(kvs_rule_state_name(kvs_optimizer_rule(optimizer), s));
+            }
+            kvs_optimizer_unref(optimizer);
+            check_goes_on(json, false);
+            built++;
+        }
+    }
+    assert_true(built >= 30);
 }
 
 static void init_half(fixture *f, const uint16_t *values)
@@ -549,6 +580,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_goes_on_bit_for_bit_from_its_states),
+        cmocka_unit_test(every_rule_that_is_built_goes_on),
         cmocka_unit_test(masters_are_saved_before_and_after_their_first_update),
         cmocka_unit_test(values_may_lie_beside_the_states),
         cmocka_unit_test(a_dumped_optimizer_is_set_at_the_load),

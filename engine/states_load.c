@@ -49,9 +49,9 @@ void kvs_states_load_close(kvs_states_load *load)
         return;
     }
     kvs_store *store = load->store;
-    bool refused = load->capture != NULL;
     kvs_capture_close(load->capture);
-    for (uint32_t i = 0; refused && i < store->shard_count; i++) {
+    /* What was refused, or what was replaced, does not stand in the budget any longer. */
+    for (uint32_t i = 0; load->judged && i < store->shard_count; i++) {
         kvs_pool_trim(store->shards[i]->pool);
     }
     if (load->stream != NULL) {

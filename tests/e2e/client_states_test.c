@@ -198,6 +198,78 @@ static void a_run_goes_on_after_its_server_was_killed(void **state)
     check_goes_on("dist_sync", ADAM);
 }
 
+/* Rows 1 and 3 of four, of two numbers each. */
+static void push_rows(party *p, int round)
+{
+    static const uint64_t whole[] = {4, 2};
+    static const kv_key rows_key = {.name = "rows"};
+    for (uint32_t rank = 0; rank < p->workers; rank++) {
+        float data[4] = {1, 2, (float)round, (float)rank};
+        int64_t ids[2] = {1, 3};
+        kv_row_sparse rows = {data, KV_F32, 2, whole, ids, KV_I64, 2};
+        ok(p->kv[rank], kv_push_row_sparse(p->kv[rank], &rows_key, &rows, NULL, 1, 0, NULL));
+    }
+    for (uint32_t rank = 0; rank < p->workers; rank++) {
+        ok(p->kv[rank], kv_wait(p->kv[rank], KV_FOREVER));
+    }
+}
+
+static void start_rows(party *p, const char *type)
+{
+    static const uint64_t whole[] = {4, 2};
+    static const kv_key rows_key = {.name = "rows"};
+    open_party(p, type);
+    for (uint32_t rank = 0; rank < p->workers; rank++) {
+        float data[2] = {0.5F, -0.5F};
+        int64_t ids[1] = {3};
+        kv_row_sparse rows = {data, KV_F32, 2, whole, ids, KV_I64, 1};
+        ok(p->kv[rank], kv_init_row_sparse(p->kv[rank], &rows_key, &rows, 1));
+    }
+    ok(p->kv[0], kv_set_optimizer(p->kv[0], ADAM));
+}
+
+static void assert_same_files(const char *one, const char *two)
+{
+    uint8_t bytes[2][4096];
+    size_t counts[2];
+    const char *names[2] = {one, two};
+    for (int i = 0; i < 2; i++) {
+        FILE *file = fopen(file_of(names[i]), "rb");
+        assert_non_null(file);
+        counts[i] = fread(bytes[i], 1, sizeof bytes[i], file);
+        (void)fclose(file);
+    }
+    assert_true(counts[0] > 100);
+    assert_int_equal(counts[0], counts[1]);
+    assert_memory_equal(bytes[0], bytes[1], counts[0]);
+}
+
+static void check_rows(const char *type)
+{
+    party p;
+    start_rows(&p, type);
+    push_rows(&p, 0);
+    push_rows(&p, 1);
+    ok(p.kv[0], kv_save_optimizer_states(p.kv[0], file_of("states"), 0));
+    push_rows(&p, 2);
+    ok(p.kv[0], kv_save_optimizer_states(p.kv[0], file_of("adam"), 0));
+    close_party(&p);
+    start_rows(&p, type);
+    push_rows(&p, 7);
+    ok(p.kv[0], kv_load_optimizer_states(p.kv[0], file_of("states")));
+    push_rows(&p, 2);
+    ok(p.kv[0], kv_save_optimizer_states(p.kv[0], file_of("dumped"), 0));
+    assert_same_files("adam", "dumped");
+    close_party(&p);
+}
+
+static void states_of_rows_go_on_as_well(void **state)
+{
+    (void)state;
+    check_rows("local");
+    check_rows("dist_sync");
+}
+
 static size_t files_in_folder(void)
 {
     size_t count = 0;
@@ -284,6 +356,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_local_run_goes_on_from_its_states),
         cmocka_unit_test(a_run_goes_on_after_its_server_was_killed),
+        cmocka_unit_test(states_of_rows_go_on_as_well),
         cmocka_unit_test(what_cannot_be_saved_or_loaded_is_told_and_leaves_no_file),
     };
     if (argc < 2) {

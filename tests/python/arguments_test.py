@@ -2,6 +2,7 @@
 
 import array
 import pickle
+import re
 
 import numpy
 
@@ -202,6 +203,25 @@ class Arguments(case.Case):
             kvstored.create(3)
         with self.refused("INVALID_FIELD", "address"):
             kvstored.create("dist_sync")
+
+
+class Declarations(case.Case):
+    def test_functions_take_as_many_arguments_as_the_header_says(self):
+        text = (case.SOURCE / "client/include/kvstore/kvstore.h").read_text(encoding="utf-8")
+        text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+        declared = {}
+        for name, arguments in re.findall(r"KV_API [^(;]*?(kv_\w+)\(([^)]*)\)", text):
+            declared[name] = 0 if arguments == "void" else arguments.count(",") + 1
+        self.assertGreater(len(declared), 25)
+        library = kvstored._library
+        for name, (_, arguments) in {**library._FUNCTIONS, **library._LATER}.items():
+            if name in declared or name in library._FUNCTIONS:
+                self.assertEqual(declared[name], len(arguments), name)
+
+    def test_numbers_of_dtypes_are_those_of_the_header(self):
+        text = (case.SOURCE / "client/include/kvstore/kvstore.h").read_text(encoding="utf-8")
+        for name, number in re.findall(r"KV_([BFUI]\w+) = (\d)", text):
+            self.assertEqual(int(number), getattr(kvstored._library, name))
 
 
 class Updaters(case.Case):

@@ -1,4 +1,4 @@
-"""The blocks of docs/PYTHON.md marked `python run`, one after another, and what they print."""
+"""The blocks of README.md and docs/PYTHON.md marked `python run`, and what they print."""
 
 import contextlib
 import io
@@ -21,9 +21,9 @@ def blocks(text):
 
 
 class Documents(case.Case):
-    def test_the_blocks_run_and_print_what_they_say(self):
-        found = blocks((case.SOURCE / "docs" / "PYTHON.md").read_text(encoding="utf-8"))
-        self.assertGreater(len(found), 5)
+    def check(self, path, at_least):
+        found = blocks((case.SOURCE / path).read_text(encoding="utf-8"))
+        self.assertGreaterEqual(len(found), at_least)
         names = {}
         with case.Server() as server:
             for code, expected in found:
@@ -32,6 +32,12 @@ class Documents(case.Case):
                     exec(code.replace("127.0.0.1:9400", server.grpc), names)
                 if expected is not None:
                     self.assertEqual(expected, printed.getvalue(), code)
+
+    def test_the_page_of_the_package(self):
+        self.check("docs/PYTHON.md", 8)
+
+    def test_the_readme(self):
+        self.check("README.md", 1)
 
 
 case.main()

@@ -9,7 +9,7 @@ import numpy
 import case
 import kvstored
 
-KINDS = ["float32", "float64", "uint8", "int8", "int32", "int64"]
+KINDS = ["float32", "float64", "float16", "uint8", "int8", "int32", "int64"]
 
 
 class Arguments(case.Case):

@@ -41,8 +41,10 @@ class Plan:
         else:
             choices = [{"name": "test"}]
         self.optimizer = choices[self.random.randint(len(choices))]
-        self.dtype = self.random.choice(["float32", "float64"] if self.optimizer else
-                                        ["float32", "float64", "int32", "int64", "uint8"])
+        kinds = ["float32", "float64"]
+        if self.optimizer is None:
+            kinds += ["float16", "int32", "int64", "uint8"]
+        self.dtype = self.random.choice(kinds)
         count = self.random.randint(1, 5)
         self.keys = [i * 7 - 3 for i in range(count)] if self.random.rand() < 0.5 else \
             [f"layer.{i}" for i in range(count)]
@@ -60,7 +62,7 @@ class Plan:
 
     def numbers(self, key):
         shape = self.shapes[key]
-        if self.optimizer is None and self.dtype.startswith("float"):
+        if self.optimizer is None and self.dtype in ("float32", "float64"):
             return self.random.standard_normal(shape).astype(self.dtype)
         return numpy.asarray(self.random.randint(0, 9, size=shape)).astype(self.dtype)
 

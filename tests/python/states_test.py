@@ -3,7 +3,6 @@
 import os
 import pathlib
 import tempfile
-import unittest
 
 import numpy
 
@@ -15,22 +14,6 @@ RULE = kvstored.optimizer.SGD(learning_rate=0.5, momentum=0.5)
 
 def ones():
     return numpy.ones(4, "float32")
-
-
-@unittest.skipIf(kvstored._library.find("kv_save_optimizer_states"), "this libkvstore has states")
-class StatesLater(case.Case):
-    def test_they_are_unimplemented(self):
-        with kvstored.create("local") as kv, self.refused("UNIMPLEMENTED"):
-            kv.save_optimizer_states("/nonexistent/x")
-        with kvstored.create("local") as kv, self.refused("UNIMPLEMENTED"):
-            kv.load_optimizer_states("/nonexistent/x")
-
-
-@unittest.skipIf(kvstored._library.find("kv_set_gradient_compression"), "this libkvstore has it")
-class CompressionLater(case.Case):
-    def test_it_is_unimplemented(self):
-        with kvstored.create("device") as kv, self.refused("UNIMPLEMENTED"):
-            kv.set_gradient_compression({"type": "2bit"})
 
 
 class States:
@@ -63,6 +46,20 @@ class States:
             second.push("w", ones())
             self.assert_array(expected, self.value(second))
 
+    def test_progress_is_told_and_its_exception_raised(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "states.safetensors")
+            kv = self.open()
+            self.trained(kv)
+            seen = []
+            kv.save_optimizer_states(path, progress=lambda *given: seen.append(given))
+            self.assertEqual((os.path.getsize(path),) * 2, seen[-1])
+            seen.clear()
+            kv.load_optimizer_states(path, progress=lambda *given: seen.append(given))
+            self.assertEqual((os.path.getsize(path),) * 2, seen[-1])
+            with self.assertRaises(ZeroDivisionError):
+                kv.load_optimizer_states(path, progress=lambda done, total: done / 0)
+
     def test_a_file_that_does_not_fit_changes_nothing(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "states.safetensors")
@@ -72,13 +69,12 @@ class States:
             second = self.open()
             second.init("other", ones())
             second.set_optimizer(RULE)
-            with self.assertRaises(kvstored.KVStoreError):
+            with self.refused("STATES_MISMATCH"):
                 second.load_optimizer_states(path)
             with self.assertRaises(kvstored.KVStoreError):
                 second.load_optimizer_states(os.path.join(folder, "nothing"))
 
 
-@case.needs("kv_save_optimizer_states")
 class LocalStates(States, case.Case):
     def open(self):
         kv = kvstored.create("local")
@@ -86,7 +82,6 @@ class LocalStates(States, case.Case):
         return kv
 
 
-@case.needs("kv_save_optimizer_states")
 class DistributedStates(States, case.Case):
     def open(self):
         server = case.Server()
@@ -96,7 +91,6 @@ class DistributedStates(States, case.Case):
         return kv
 
 
-@case.needs("kv_set_gradient_compression")
 class Compression(case.Case):
     GIVEN = numpy.array([0.6, -0.6, 0.3, 0.1], "float32")
 

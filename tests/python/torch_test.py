@@ -53,6 +53,14 @@ class Tensors(case.Case):
         view = kvstored._arguments._read_value(torch.ones(2, dtype=torch.bfloat16))
         self.assertEqual((4, 0x3F80), (view.code, view.array[0]))
 
+    def test_bfloat16_is_summed_and_pulled(self):
+        ones = torch.ones(3, dtype=torch.bfloat16)
+        self.kv.init("w", ones)
+        self.kv.push("w", [ones, ones * 2.5])
+        out = torch.zeros(3, dtype=torch.bfloat16)
+        self.kv.pull("w", out)
+        self.assertTrue(torch.equal(ones * 3.5, out))
+
     def test_a_tensor_elsewhere_is_refused(self):
         with self.refused("INVALID_TENSOR", "cpu()"):
             self.kv.init("w", torch.ones(2, device="meta"))

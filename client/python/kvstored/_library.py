@@ -52,6 +52,7 @@ class RowSparse(Structure):
 
 
 UPDATER = ctypes.CFUNCTYPE(None, Key, POINTER(Array), POINTER(Array), c_void_p)
+PROGRESS = ctypes.CFUNCTYPE(None, c_uint64, c_uint64, c_void_p)
 
 _STORE = c_void_p
 _HANDLE = POINTER(c_void_p)
@@ -85,6 +86,10 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "kv_get_optimizer": (c_int, [_STORE, POINTER(c_void_p)]),
     "kv_free": (None, [c_void_p]),
     "kv_set_updater": (c_int, [_STORE, UPDATER, c_void_p]),
+    "kv_save_optimizer_states": (c_int, [_STORE, c_char_p, c_int]),
+    "kv_load_optimizer_states": (c_int, [_STORE, c_char_p]),
+    "kv_set_progress": (None, [_STORE, PROGRESS, c_void_p]),
+    "kv_set_gradient_compression": (c_int, [_STORE, c_char_p]),
     "kv_barrier": (c_int, [_STORE, c_uint64]),
     "kv_send_command": (c_int, [_STORE, c_int, c_char_p]),
     "kv_is_capable": (c_int, [_STORE, c_char_p, POINTER(c_int)]),
@@ -98,9 +103,6 @@ _LATER: dict[str, tuple[Any, list[Any]]] = {
     "kv_push_row_sparse": (c_int, [_STORE, _KEYS, _ROWS, _COUNTS, c_size_t, c_int, _HANDLE]),
     "kv_row_sparse_pull": (c_int, [_STORE, _KEYS, _ROWS, _COUNTS, _ARRAYS, c_size_t, c_size_t,
                                    c_int, _HANDLE]),
-    "kv_set_gradient_compression": (c_int, [_STORE, c_char_p]),
-    "kv_save_optimizer_states": (c_int, [_STORE, c_char_p, c_int]),
-    "kv_load_optimizer_states": (c_int, [_STORE, c_char_p]),
 }
 
 

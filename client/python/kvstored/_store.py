@@ -21,6 +21,8 @@ from .optimizer import Optimizer
 
 Keys = Union[KeyLike, Sequence[KeyLike]]
 Updater = Callable[[KeyLike, Any, Any], None]
+Progress = Callable[[int, int], None]
+Path = Union[str, "os.PathLike[str]"]
 
 
 def create(type: str = "local", address: Optional[str] = None, *, store: str = "default",
@@ -100,6 +102,7 @@ class KVStore:
         self._finalizer = weakref.finalize(self, native.close)
         self._pushes: deque[Handle] = deque()  # that nobody else waits for
         self._pushes_mutex = threading.Lock()
+        self._states_mutex = threading.Lock()
         self._failure: Optional[KVStoreError] = None
 
     # -------------------------------------------------------------- what it is
@@ -268,22 +271,44 @@ class KVStore:
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
         """{"type": "2bit", "threshold": 0.5}: what the pushes that follow send. What is left out
         stays here and is added to the next gradient of the key."""
-        function = _later_function("kv_set_gradient_compression", "gradient compression")
         self._use()
-        self._native.call(function, json.dumps(compression_params).encode())
+        self._native.call(self._library.kv_set_gradient_compression,
+                          json.dumps(compression_params).encode())
 
-    def save_optimizer_states(self, fname: Union[str, "os.PathLike[str]"],
-                              dump_optimizer: bool = False) -> None:
-        """The states of all keys as a safetensors file on this machine."""
-        function = _later_function("kv_save_optimizer_states", "optimizer states on disk")
-        self._use()
-        self._native.call(function, os.fsencode(fname), int(dump_optimizer))
+    def save_optimizer_states(self, fname: Path, dump_optimizer: bool = False, *,
+                              progress: Optional[Progress] = None) -> None:
+        """The states of all keys, of one moment, as a safetensors file on this machine; with
+        dump_optimizer also the optimizer. progress(done_bytes, total_bytes) is called meanwhile,
+        perhaps on another thread; it must not call this store."""
+        self._move_states(progress, self._library.kv_save_optimizer_states, os.fsencode(fname),
+                          int(dump_optimizer))
 
-    def load_optimizer_states(self, fname: Union[str, "os.PathLike[str]"]) -> None:
+    def load_optimizer_states(self, fname: Path, *, progress: Optional[Progress] = None) -> None:
         """The states of a saved file: all, or none where it does not fit the store."""
-        function = _later_function("kv_load_optimizer_states", "optimizer states on disk")
+        self._move_states(progress, self._library.kv_load_optimizer_states, os.fsencode(fname))
+
+    def _move_states(self, progress: Optional[Progress], function: Any, *arguments: Any) -> None:
         self._use()
-        self._native.call(function, os.fsencode(fname))
+        errors: list[BaseException] = []
+
+        def report(done: int, total: int, context: Any) -> None:
+            try:
+                if progress is not None and not errors:
+                    progress(done, total)
+            except BaseException as error:  # nothing may be raised into C
+                errors.append(error)
+
+        def move(pointer: Any, *given: Any) -> Any:
+            call = _library.PROGRESS(report)
+            with self._states_mutex:  # the library has one place for what is to be called
+                self._library.kv_set_progress(pointer, call, None)
+                status = function(pointer, *given)
+                self._library.kv_set_progress(pointer, _library.PROGRESS(), None)
+            return status
+
+        self._native.call(move, *arguments)
+        if errors:
+            raise errors[0]
 
     # -------------------------------------------------------------- all workers
 

@@ -119,9 +119,10 @@ class Waits(case.Case):
             self.first.wait()
         self.first.wait()
         self.first.push("nothing", ones())
-        time.sleep(0.3)
         with self.refused("KEY_NOT_FOUND", "nothing"):
-            self.first.pull("w", numpy.zeros(4, "float32"))
+            for _ in range(500):  # the pulls of one key do not wait for another's push
+                self.first.pull("w", numpy.zeros(4, "float32"))
+                time.sleep(0.01)
         with self.refused("KEY_NOT_FOUND"):
             self.first.push("nothing", ones(), wait=True)
         handle = self.first.push("nothing", ones(), wait=False)
@@ -196,6 +197,25 @@ class Waits(case.Case):
         out = numpy.zeros(4, "float32")
         self.second.pull("w", out)
         self.assert_array(1, out)
+
+
+    def test_a_store_closed_after_an_interrupt_leaves_when_the_call_ends(self):
+        self.interrupted(lambda: self.second.barrier(timeout=2))
+        self.second.close()
+        with self.refused("RANK_TAKEN"):
+            self.join()
+        time.sleep(2.5)
+        for _ in range(100):
+            try:
+                self.second = self.join()
+                return
+            except kvstored.KVStoreError:
+                time.sleep(0.1)
+        self.fail("the rank is not free")
+
+    def join(self):
+        name = self._testMethodName.replace("_", "-")[:60]
+        return kvstored.create("dist_sync", self.server.grpc, store=name, rank=1)
 
 
 class Processes(case.Case):

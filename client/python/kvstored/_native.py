@@ -85,8 +85,9 @@ class Native:
         self.forked = False
         self.inflight: set[Handle] = set()
         self.updaters: list[Any] = []  # what C may call
-        self.background = 0            # calls in helper threads
         self._mutex = threading.Lock()
+        self._background = 0           # calls in helper threads
+        self._closing: Optional[ctypes.c_void_p] = None  # what the last of them has to close
         _natives.add(self)
 
     def use(self) -> ctypes.c_void_p:
@@ -97,40 +98,56 @@ class Native:
             raise KVStoreError("STOPPING", "the store is closed", next_step="Create another.")
         return pointer
 
-    def error(self, status: int) -> KVStoreError:
+    def error(self, pointer: ctypes.c_void_p, status: int) -> KVStoreError:
         """Of the calling thread's last call."""
-        return from_status(status, self.library.kv_last_error(self.pointer))
+        return from_status(status, self.library.kv_last_error(pointer))
 
-    def check(self, status: int) -> None:
+    def quick(self, function: Any, *arguments: Any) -> None:
+        """A synchronous call that asks nobody."""
+        pointer = self.use()
+        status = function(pointer, *arguments)
         if status != 0:
-            raise self.error(status)
+            raise self.error(pointer, status)
 
     def call(self, function: Any, *arguments: Any) -> None:
         """A synchronous call that may take long at a server."""
-        pointer = self.use()
         if not self.remote:
-            self.check(function(pointer, *arguments))
+            self.quick(function, *arguments)
             return
+        pointer = self.use()
 
         def work() -> Optional[KVStoreError]:
             with self._mutex:
-                self.background += 1
+                self._background += 1
             try:
                 status = function(pointer, *arguments)
-                return None if status == 0 else self.error(status)
+                return None if status == 0 else self.error(pointer, status)
             finally:
-                with self._mutex:
-                    self.background -= 1
+                self._end_background()
 
         error = run(work)
         if error is not None:
             raise error
 
+    def _end_background(self) -> None:
+        with self._mutex:
+            self._background -= 1
+            pointer = None
+            if self._background == 0:
+                pointer, self._closing = self._closing, None
+        if pointer is not None:
+            self.library.kv_close(pointer)
+
     def close(self) -> int:
-        """Waits for what is under way. Accepts a second call."""
-        pointer, self.pointer = self.pointer, None
-        if pointer is None or self.background > 0:
-            return 0  # an abandoned call is still inside: left to the end of the process
+        """Waits for what is under way; where a call that an exception has left is still inside,
+        that call closes at its end. Accepts a second call."""
+        with self._mutex:
+            pointer, self.pointer = self.pointer, None
+            if pointer is None:
+                return 0
+            if self._background > 0:
+                self._closing = pointer
+                return 0
         status: int = self.library.kv_close(pointer)
         self.inflight.clear()
         return status
@@ -173,10 +190,11 @@ class Handle:
         """Calls a function of the library that gives a handle."""
         native = self._native
         native.inflight.add(self)
-        status = function(native.use(), *arguments, ctypes.byref(self._pointer))
+        pointer = native.use()
+        status = function(pointer, *arguments, ctypes.byref(self._pointer))
         if status != 0:
             native.inflight.discard(self)
-            raise native.error(status)
+            raise native.error(pointer, status)
 
     @property
     def done(self) -> bool:
@@ -186,8 +204,7 @@ class Handle:
         try:
             if not self._pointer or self._native.pointer is None:
                 return True
-            library = self._native.library
-            return bool(library.kv_handle_is_done(self._native.pointer, self._pointer))
+            return bool(self._native.library.kv_handle_is_done(self._native.use(), self._pointer))
         finally:
             self._mutex.release()
 
@@ -218,11 +235,13 @@ class Handle:
             if self._packed is None:
                 return None
             if self._pointer:
-                status = native.library.kv_handle_poll(native.use(), ctypes.byref(self._pointer),
+                pointer = native.use()
+                status = native.library.kv_handle_poll(pointer, ctypes.byref(self._pointer),
                                                        slice_ms)
+                error = None if status == 0 else native.error(pointer, status)
                 if self._pointer:
-                    return native.error(status)
-                self._error = None if status == 0 else native.error(status)
+                    return error
+                self._error = error
             if self._error is None:
                 self._packed.write_back()
             self._packed = None

@@ -126,8 +126,8 @@ class KVStore:
     def is_capable(self, capability: str) -> bool:
         """Only "optimizer" is known."""
         found = ctypes.c_int()
-        self._native.check(self._library.kv_is_capable(self._use(), capability.encode(),
-                                                       ctypes.byref(found)))
+        self._use()
+        self._native.quick(self._library.kv_is_capable, capability.encode(), ctypes.byref(found))
         return bool(found.value)
 
     def statistics(self) -> dict[str, int]:
@@ -264,8 +264,9 @@ class KVStore:
         thread that pushes. None takes it away. It must not call this store."""
         calls = [] if updater is None else [_UpdaterCall(updater)]
         pointer = calls[0].pointer if calls else _library.UPDATER()
+        self._use()
         self._native.updaters.extend(calls)  # before C has it
-        self._native.check(self._library.kv_set_updater(self._use(), pointer, None))
+        self._native.quick(self._library.kv_set_updater, pointer, None)
         self._native.updaters = calls
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:

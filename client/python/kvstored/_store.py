@@ -10,7 +10,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from typing import Any, Callable, Optional, Sequence, Union
+from typing import Any, Callable, Literal, Optional, Sequence, Union, overload
 
 from . import _library, _native
 from ._arguments import KeyLike, Packed, array_at, key_of, may_borrow
@@ -153,6 +153,14 @@ class KVStore:
         _check_single(packed.value_counts)
         self._native.call(self._library.kv_init, packed.keys, packed.values, packed.count)
 
+    @overload
+    def push(self, key: Keys, value: Any, priority: int = ..., *, copy: bool = ...,
+             wait: Literal[False]) -> Handle: ...
+
+    @overload
+    def push(self, key: Keys, value: Any, priority: int = ..., *, copy: bool = ...,
+             wait: Optional[bool] = ...) -> Optional[Handle]: ...
+
     def push(self, key: Keys, value: Any, priority: int = 0, *, copy: bool = True,
              wait: Optional[bool] = None) -> Optional[Handle]:
         """Returns once queued. Several values of a key are summed.
@@ -176,6 +184,14 @@ class KVStore:
         self._reap()
         return None
 
+    @overload
+    def pull(self, key: Keys, out: Any, priority: int = ..., ignore_sparse: bool = ..., *,
+             wait: Literal[False]) -> Handle: ...
+
+    @overload
+    def pull(self, key: Keys, out: Any, priority: int = ..., ignore_sparse: bool = ..., *,
+             wait: bool = ...) -> Optional[Handle]: ...
+
     def pull(self, key: Keys, out: Any, priority: int = 0, ignore_sparse: bool = True, *,
              wait: bool = True) -> Optional[Handle]:
         """Fills `out` with the newest value, that of one's own pushes included. RowSparse outs are
@@ -188,6 +204,14 @@ class KVStore:
         handle = self._start(self._library.kv_pull, packed, packed.keys, packed.outs,
                              packed.out_counts, packed.count, priority)
         return self._end(handle, wait)
+
+    @overload
+    def pushpull(self, key: Keys, value: Any, out: Any = ..., priority: int = ..., *,
+                 copy: bool = ..., wait: Literal[False]) -> Handle: ...
+
+    @overload
+    def pushpull(self, key: Keys, value: Any, out: Any = ..., priority: int = ..., *,
+                 copy: bool = ..., wait: bool = ...) -> Optional[Handle]: ...
 
     def pushpull(self, key: Keys, value: Any, out: Any = None, priority: int = 0, *,
                  copy: bool = True, wait: bool = True) -> Optional[Handle]:
@@ -203,6 +227,14 @@ class KVStore:
         """init, then pull."""
         self.init(key, value)
         self.pull(key, out, priority)
+
+    @overload
+    def row_sparse_pull(self, key: Keys, out: Any, row_ids: Any = ..., priority: int = ..., *,
+                        wait: Literal[False]) -> Handle: ...
+
+    @overload
+    def row_sparse_pull(self, key: Keys, out: Any, row_ids: Any = ..., priority: int = ..., *,
+                        wait: bool = ...) -> Optional[Handle]: ...
 
     def row_sparse_pull(self, key: Keys, out: Any, row_ids: Any = None, priority: int = 0, *,
                         wait: bool = True) -> Optional[Handle]:

@@ -72,7 +72,6 @@ class KVStoreOptimizer(torch.optim.Optimizer):
         handles = [self.kv.pushpull(key, self._near(gradient), out=weight, priority=-i, wait=False)
                    for i, (key, gradient, weight) in enumerate(zip(self.keys, gradients, weights))]
         for handle in handles:
-            assert handle is not None
             handle.wait()
         self._write(weights)
         return loss

@@ -1,8 +1,10 @@
-"""The blocks of README.md and docs/PYTHON.md marked `python run`, and what they print."""
+"""The blocks of README.md and docs/PYTHON.md marked `python run`, what they print, the example."""
 
 import contextlib
 import io
 import re
+import subprocess
+import sys
 
 import case
 
@@ -38,6 +40,14 @@ class Documents(case.Case):
 
     def test_the_readme(self):
         self.check("README.md", 1)
+
+    def test_the_example(self):
+        command = [sys.executable, str(case.SOURCE / "examples" / "push_pull.py")]
+        with case.Server() as server:
+            for address, kind in (([], "local"), ([server.grpc], "dist_sync")):
+                said = subprocess.run(command + address, text=True, check=True, timeout=60,
+                                      stdout=subprocess.PIPE).stdout
+                self.assertEqual(f"{kind}: w is now 0.5 everywhere\n", said)
 
 
 case.main()

@@ -34,11 +34,6 @@ class Case(unittest.TestCase):
         numpy.testing.assert_array_equal(got, numpy.broadcast_to(expected, numpy.shape(got)))
 
 
-def needs(name):
-    """A test of what the library may lack."""
-    return unittest.skipUnless(kvstored._library.find(name), f"this libkvstore has no {name}")
-
-
 def create_store(server, name, **settings):
     """Another store at the server, by REST."""
     request = urllib.request.Request(

@@ -1,4 +1,5 @@
-"""Random programs of init, push, pull and pushpull by 1 to 7 workers, against a model in numpy.
+"""Random programs of init, push, pull, pushpull and pulls of rows by 1 to 7 workers, against a
+model in numpy.
 
 usage: random_programs_test.py [FIRST [LAST]]      seeds; 1 to 20 unless said
 
@@ -19,6 +20,7 @@ import numpy
 
 import case
 import kvstored
+from kvstored import RowSparse
 
 STEPS_MAX = 12
 WORKERS_MAX = 7
@@ -49,6 +51,8 @@ class Plan:
         self.keys = [i * 7 - 3 for i in range(count)] if self.random.rand() < 0.5 else \
             [f"layer.{i}" for i in range(count)]
         self.shapes = {key: self.shape() for key in self.keys}
+        self.sparse = {key for key in self.keys
+                       if self.optimizer and self.shapes[key] and self.random.rand() < 0.3}
         self.first = {key: self.numbers(key) for key in self.keys}
         self.values = {key: value.copy() for key, value in self.first.items()}
         self.steps = [[] for _ in range(self.workers)]
@@ -66,12 +70,20 @@ class Plan:
             return self.random.standard_normal(shape).astype(self.dtype)
         return numpy.asarray(self.random.randint(0, 9, size=shape)).astype(self.dtype)
 
+    def gradient(self, key):
+        if key not in self.sparse:
+            return self.numbers(key)
+        rows, *shape = self.shapes[key]
+        count = self.random.randint(0, 6)
+        values = self.random.randint(0, 9, size=(count, *shape)).astype(self.dtype)
+        return RowSparse(self.random.randint(0, rows, size=count), values, self.shapes[key])
+
     def some_keys(self):
         count = self.random.randint(1, len(self.keys) + 1)
         return [self.keys[i] for i in self.random.choice(len(self.keys), count, replace=False)]
 
     def gradients(self, keys):
-        return [[self.numbers(key) for _ in range(self.random.randint(1, DEVICES_MAX + 1))]
+        return [[self.gradient(key) for _ in range(self.random.randint(1, DEVICES_MAX + 1))]
                 for key in keys]
 
     def apply(self, key, total):
@@ -116,6 +128,7 @@ class Plan:
 
 def add(values):
     """From left to right, the first as it is."""
+    values = [value.todense() if isinstance(value, RowSparse) else value for value in values]
     total = values[0].copy()
     for value in values[1:]:
         total = total + value
@@ -138,7 +151,8 @@ class Worker:
                 kv.set_optimizer(plan.optimizer)
             values = [plan.first[key] if self.rank == 0 else numpy.ones_like(plan.first[key])
                       for key in plan.keys]
-            kv.init(plan.keys, values)
+            for key, value in zip(plan.keys, values):
+                kv.init(key, RowSparse.from_dense(value) if key in plan.sparse else value)
             for step, (verb, keys, given, expected) in enumerate(plan.steps[self.rank]):
                 self.do(verb, keys, given, expected, f"step {step}: {verb} {keys}")
             kv.barrier()
@@ -157,13 +171,40 @@ class Worker:
         return outs
 
     def do(self, verb, keys, given, expected, words):
+        """Keys of rows one by one, the others in one call."""
+        if given and not self.plan.sync:
+            for name, values in zip(keys, given):
+                self.own[name] = self.own[name] + add(values)
+        rest = []
+        for i, key in enumerate(keys):
+            if key in self.plan.sparse:
+                self.do_rows(verb, key, given and given[i], expected and expected[i], words)
+            else:
+                rest.append(i)
+        if rest or verb == "barrier":
+            self.do_dense(verb, [keys[i] for i in rest], given and [given[i] for i in rest],
+                          expected and [expected[i] for i in rest], words)
+
+    def do_rows(self, verb, key, given, expected, words):
+        if verb.startswith("push"):
+            self.kv.push(key, given, priority=self.random.randint(-5, 5))
+        if verb.endswith("pull"):
+            rows = self.plan.shapes[key][0]
+            ids = self.random.randint(0, rows, size=self.random.randint(0, 2 * rows))
+            out = RowSparse.zeros(self.plan.shapes[key], self.plan.dtype)
+            self.kv.row_sparse_pull(key, out, ids)
+            if not numpy.array_equal(numpy.unique(ids), out.indices):
+                raise AssertionError(f"{words}: rows {out.indices} came for {ids}")
+            if expected is None:
+                self.check_bounds(key, out.values, out.indices, words)
+            else:
+                self.check([key], [out.values], [expected[out.indices]], words)
+
+    def do_dense(self, verb, keys, given, expected, words):
         kv, one = self.kv, len(keys) == 1 and self.random.rand() < 0.5
         key = keys[0] if one else keys
         value = given[0] if one and given else given
         wait = self.random.rand() < 0.7
-        if given and not self.plan.sync:
-            for name, values in zip(keys, given):
-                self.own[name] = self.own[name] + add(values)
         if verb == "barrier":
             kv.barrier()
         elif verb == "push":
@@ -189,9 +230,12 @@ class Worker:
             self.check(keys, outs, expected, words)
             return
         for key, out in zip(keys, outs):
-            if not ((self.own[key] <= out) & (out <= self.plan.values[key])).all():
-                raise AssertionError(f"{words}: key {key}: {out} is not between {self.own[key]} "
-                                     f"and {self.plan.values[key]}")
+            self.check_bounds(key, out, ..., words)
+
+    def check_bounds(self, key, out, where, words):
+        low, high = self.own[key][where], self.plan.values[key][where]
+        if not ((low <= out) & (out <= high)).all():
+            raise AssertionError(f"{words}: key {key}: {out} is not between {low} and {high}")
 
     def check(self, keys, outs, expected, words):
         for key, out, value in zip(keys, outs, expected):

@@ -1,7 +1,5 @@
 """RowSparse values: the seed's examples, merging, ids of all kinds, refusals."""
 
-import unittest
-
 import numpy
 
 import case
@@ -31,17 +29,6 @@ class Value(case.Case):
         self.assertEqual((0, (0, 3), "float64"),
                          (len(RowSparse.zeros(SHAPE).indices), RowSparse.zeros(SHAPE).values.shape,
                           RowSparse.zeros(SHAPE, "float64").dtype))
-
-
-@unittest.skipIf(kvstored._library.find("kv_row_sparse_pull"), "this libkvstore has row_sparse")
-class Later(case.Case):
-    def test_it_is_unimplemented(self):
-        with kvstored.create("local") as kv:
-            rows = RowSparse.from_dense(ONES)
-            for call in (lambda: kv.init("w", rows), lambda: kv.push("w", rows),
-                         lambda: kv.row_sparse_pull("w", rows, row_ids=[0])):
-                with self.refused("UNIMPLEMENTED", "row_sparse"):
-                    call()
 
 
 class Examples:
@@ -117,14 +104,12 @@ class Examples:
             self.kv.init(["a", "b"], [ONES, RowSparse.from_dense(ONES)])
 
 
-@case.needs("kv_row_sparse_pull")
 class Local(Examples, case.Case):
     def setUp(self):
         self.kv = kvstored.create("local")
         self.addCleanup(self.kv.close)
 
 
-@case.needs("kv_row_sparse_pull")
 class Distributed(Examples, case.Case):
     def setUp(self):
         server = case.Server()

@@ -80,6 +80,10 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "kv_pull": (c_int, [_STORE, _KEYS, _ARRAYS, _COUNTS, c_size_t, c_int, _HANDLE]),
     "kv_pushpull": (c_int, [_STORE, _KEYS, _ARRAYS, _COUNTS, _ARRAYS, _COUNTS, c_size_t, c_int,
                             c_uint, _HANDLE]),
+    "kv_init_row_sparse": (c_int, [_STORE, _KEYS, _ROWS, c_size_t]),
+    "kv_push_row_sparse": (c_int, [_STORE, _KEYS, _ROWS, _COUNTS, c_size_t, c_int, _HANDLE]),
+    "kv_row_sparse_pull": (c_int, [_STORE, _KEYS, _ROWS, _COUNTS, _ARRAYS, c_size_t, c_size_t,
+                                   c_int, _HANDLE]),
     "kv_handle_poll": (c_int, [_STORE, _HANDLE, c_uint64]),
     "kv_handle_is_done": (c_int, [_STORE, c_void_p]),
     "kv_set_optimizer": (c_int, [_STORE, c_char_p]),
@@ -95,14 +99,6 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "kv_is_capable": (c_int, [_STORE, c_char_p, POINTER(c_int)]),
     "kv_count": (None, [_STORE, POINTER(Statistics)]),
     "kv_tune_malloc": (None, []),
-}
-
-# What a library may lack: asking for it is UNIMPLEMENTED.
-_LATER: dict[str, tuple[Any, list[Any]]] = {
-    "kv_init_row_sparse": (c_int, [_STORE, _KEYS, _ROWS, c_size_t]),
-    "kv_push_row_sparse": (c_int, [_STORE, _KEYS, _ROWS, _COUNTS, c_size_t, c_int, _HANDLE]),
-    "kv_row_sparse_pull": (c_int, [_STORE, _KEYS, _ROWS, _COUNTS, _ARRAYS, c_size_t, c_size_t,
-                                   c_int, _HANDLE]),
 }
 
 
@@ -137,14 +133,4 @@ def load() -> Any:
             raise ImportError(f"{library._name} is older than this package: it has no {name}")
         function.restype = result
         function.argtypes = arguments
-    for name, (result, arguments) in _LATER.items():
-        function = getattr(library, name, None)
-        if function is not None:
-            function.restype = result
-            function.argtypes = arguments
     return library
-
-
-def find(name: str) -> Any:
-    """A function that the library may lack, or None."""
-    return getattr(load(), name, None)

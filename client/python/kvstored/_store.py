@@ -143,11 +143,10 @@ class KVStore:
         row_sparse storage."""
         self._use()
         if has_rows(value):
-            function = _later_function("kv_init_row_sparse", "row_sparse values")
             rows = PackedRows(key, value, "value")
             rows.pack_values()
             _check_single(rows.counts)
-            self._native.call(function, rows.keys, rows.rows, rows.count)
+            self._native.call(self._library.kv_init_row_sparse, rows.keys, rows.rows, rows.count)
             return
         packed = Packed(key, value, with_values=True)
         _check_single(packed.value_counts)
@@ -240,15 +239,15 @@ class KVStore:
                         wait: bool = True) -> Optional[Handle]:
         """Fills each RowSparse of `out` with the rows that `row_ids` names, each once, in ascending
         order. `row_ids`: one array of integers for all outs, or a list with one for each."""
-        function = _later_function("kv_row_sparse_pull", "row_sparse values")
         rows = PackedRows(key, out, "out")
         rows.pack_outs(row_ids)
-        handle = self._start(function, rows, rows.keys, rows.rows, rows.counts, rows.row_ids,
-                             rows.row_ids_count, rows.count, priority)
+        handle = self._start(self._library.kv_row_sparse_pull, rows, rows.keys, rows.rows,
+                             rows.counts, rows.row_ids, rows.row_ids_count, rows.count, priority)
         return self._end(handle, wait)
 
     def view(self, key: KeyLike) -> Any:
-        raise _later("shared memory")
+        """A read-only array over shared memory."""
+        raise KVStoreError("UNIMPLEMENTED", "shared memory: not in this version")
 
     def wait(self, timeout: Optional[float] = None) -> None:
         """Until all that is under way is over. Raises the first failure among it."""
@@ -406,10 +405,10 @@ class KVStore:
         return _library.BORROW if not copy or may_borrow(packed.value_views) else 0
 
     def _push_rows(self, key: Keys, value: Any, priority: int) -> Handle:
-        function = _later_function("kv_push_row_sparse", "row_sparse values")
         rows = PackedRows(key, value, "value")
         rows.pack_values()
-        return self._start(function, rows, rows.keys, rows.rows, rows.counts, rows.count, priority)
+        return self._start(self._library.kv_push_row_sparse, rows, rows.keys, rows.rows,
+                           rows.counts, rows.count, priority)
 
     def _start(self, function: Any, packed: Union[Packed, PackedRows], *arguments: Any) -> Handle:
         self._use()
@@ -460,15 +459,3 @@ class KVStore:
 def _check_single(counts: Any) -> None:
     if any(count != 1 for count in counts):
         raise KVStoreError("INVALID_FIELD", "init takes one value a key")
-
-
-def _later(what: str) -> KVStoreError:
-    return KVStoreError("UNIMPLEMENTED", f"{what}: not in this version")
-
-
-def _later_function(name: str, what: str) -> Any:
-    """A function that not every library has."""
-    function = _library.find(name)
-    if function is None:
-        raise _later(what)
-    return function

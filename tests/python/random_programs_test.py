@@ -33,7 +33,7 @@ class Plan:
     def __init__(self, seed):
         self.seed = seed
         self.random = numpy.random.RandomState(seed)
-        self.type = self.random.choice(["local", "dist_sync", "dist_sync", "dist_async"])
+        self.type = str(self.random.choice(["local", "dist_sync", "dist_sync", "dist_async"]))
         self.workers = 1 if self.type == "local" else self.random.randint(1, WORKERS_MAX + 1)
         self.sync = self.type != "dist_async"
         choices = [{"name": "test", "rescale_grad": 0.5},
@@ -46,7 +46,7 @@ class Plan:
         kinds = ["float32", "float64"]
         if self.optimizer is None:
             kinds += ["float16", "int32", "int64", "uint8"]
-        self.dtype = self.random.choice(kinds)
+        self.dtype = str(self.random.choice(kinds))
         count = self.random.randint(1, 5)
         self.keys = [i * 7 - 3 for i in range(count)] if self.random.rand() < 0.5 else \
             [f"layer.{i}" for i in range(count)]

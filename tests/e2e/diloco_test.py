@@ -40,9 +40,10 @@ class DilocoTest(unittest.TestCase):
         self.assertGreater(got["synchronous_accuracy"], 0.83)
 
     def test_steps_that_are_left_at_the_end_are_exchanged_too(self):
-        got = diloco("--local-steps", "100", "--accuracy-loss", "1", "--workers", "2",
-                     "--outer-momentum", "0", "--outer-learning-rate", "1")
-        rounds = STEPS // 100 + 1
+        got = diloco("--local-steps", "7", "--accuracy-loss", "1", "--workers", "2",
+                     "--outer-momentum", "0", "--outer-learning-rate", "1",
+                     "--samples", "2560", "--epochs", "1")
+        rounds = 2  # of 10 steps
         self.assertEqual(got["bytes"], 2 * rounds * 2 * VALUE_BYTES)
 
     def test_what_is_lost_beyond_the_bound_is_a_failure(self):

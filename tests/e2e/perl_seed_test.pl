@@ -172,6 +172,7 @@ my %both = (
         is(reason_of(sub { $kv->pull(4, out => $a) }), 'KEY_NOT_FOUND', 'unknown key');
         like("$@", qr/"4"/, 'is named');
         is($@->code, 5, 'with its code of gRPC');
+        is($@->next_step, 'Call init for the key first.', 'and its next step');
         my %wrong = (
             'an out of another size' =>
                 [INVALID_TENSOR => sub { $kv->pull(3, out => zeroes(float, 2)) }],
@@ -196,13 +197,13 @@ my %both = (
         if ($child == 0) {
             my $reason = reason_of(sub { $kv->rank });
             undef $kv;
-            POSIX::_exit($reason eq 'INVALID_FIELD' ? 0 : 1);
+            POSIX::_exit($reason eq 'NOT_REGISTERED' ? 0 : 1);
         }
         waitpid $child, 0;
         is($?, 0, 'a child process is refused, and closes nothing');
         $kv->close;
         is_all($a, 2, 'close has waited');
-        is(reason_of(sub { $kv->rank }), 'INVALID_FIELD', 'a closed store is refused');
+        is(reason_of(sub { $kv->rank }), 'STOPPING', 'a closed store is refused');
         $kv->close;
     },
 );

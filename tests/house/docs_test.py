@@ -90,14 +90,20 @@ def routes():
 
 
 def missing_names_of_clients(text):
-    """Backticked names of the C client, Perl, gRPC, REST, settings and errors that are nowhere."""
+    """Backticked names of C, Python, Perl, gRPC, REST, settings and errors that are nowhere."""
     header = set(re.findall(r"\bkv_\w+|\bKV_\w+", tree.read("client/include/kvstore/kvstore.h")))
     perl = tree.read("client/perl/lib/AI/KVStored.pm")
     methods = set(re.findall(r"^sub (\w+)|'::(\w+)'\}", perl, re.MULTILINE))
     methods = {name for pair in methods for name in pair}
+    python = tree.read("client/python/kvstored/_store.py")
+    functions = {"kv." + name for name in re.findall(r"^    def (\w+)", python, re.MULTILINE)}
+    functions.update("kvstored." + name for name in re.findall(r"^def (\w+)", python, re.MULTILINE))
+    functions.update("kvstored." + os.path.basename(path)[:-3]
+                     for path in tree.files(".py", under="client/python/kvstored"))
     settings = set(re.findall(r'ROW\("([a-z-]+)"', tree.read("service/settings.c")))
     kinds = (
         (r"(?:kv|KV)_\w+(\.\w+)?$", header),
+        (r"(?:kv|kvstored)\.\w+$", functions),
         (r"->\w+$", {"->" + name for name in methods}),
         (r"(?:KVStore|Admin)\.\w+$", rpcs()),
         (r"(?:GET|PUT|POST|DELETE) \S+$", routes()),
@@ -203,7 +209,7 @@ class Documents(unittest.TestCase):
             self.assertRegex(text, r"(?m)^\| `%s\b" % name)
 
     def test_a_client_name_that_is_not_there_is_seen(self):
-        for word in ("kv_pul", "->puul", "KVStore.Pushh", "GET /v1/storees", "GET S/push",
+        for word in ("kv_pul", "->puul", "kv.pulll", "kvstored.creat", "KVStore.Pushh", "GET /v1/storees", "GET S/push",
                      "--no-such", "NO_SUCH_KEY", "kv_options.rnk"):
             text = "a `kv_pull` of `%s`" % word
             self.assertEqual([word], missing_names_of_clients(text), word)

@@ -34,17 +34,23 @@ my %open; # by pointer, weak: what END closes
 
 # ------------------------------------------------------------------ from open to close
 
-# A status of the library becomes an error that is died with.
+# A status of the library with its words, which begin with the reason, if there are any.
+sub die_of
+{
+    my ($status, $words) = @_;
+    my $reason = AI::KVStored::Library::kv_status_reason($status);
+    die AI::KVStored::Error->new(
+        reason    => $reason,
+        code      => AI::KVStored::Library::kv_status_grpc_code($status),
+        next_step => AI::KVStored::Library::kv_status_advice($status),
+        message   => $words || $reason
+    );
+}
+
 sub check
 {
     my ($self, $status) = @_;
-    return if $status == 0;
-    AI::KVStored::Error->throw(
-        reason  => AI::KVStored::Library::kv_status_reason($status),
-        code    => AI::KVStored::Library::kv_status_grpc_code($status),
-        message => AI::KVStored::Library::kv_last_error($self->{pointer})
-            || AI::KVStored::Library::kv_status_reason($status)
-    );
+    die_of($status, AI::KVStored::Library::kv_last_error($self->{pointer})) if $status != 0;
     return;
 }
 
@@ -86,15 +92,7 @@ sub create
         scalar_to_pointer($pointer),
         scalar_to_pointer($words), ERROR_BYTES
     );
-    if ($status != 0) {
-        my $reason = AI::KVStored::Library::kv_status_reason($status);
-        my $said   = unpack 'Z*', $words;
-        AI::KVStored::Error->throw(
-            reason  => $reason,
-            code    => AI::KVStored::Library::kv_status_grpc_code($status),
-            message => $said =~ /^\Q$reason\E/ ? $said : "$reason: $said"
-        );
-    }
+    die_of($status, unpack 'Z*', $words) if $status != 0;
     my $self = bless {process => $$, handles => {}}, $class;
     $self->{pointer} = unpack 'J', $pointer;
     $open{$self->{pointer}} = $self;
@@ -106,8 +104,8 @@ sub create
 sub pointer
 {
     my ($self) = @_;
-    AI::KVStored::Error->invalid('the store is closed') if !defined $self->{pointer};
-    AI::KVStored::Error->invalid('the store was opened by another process; create one after fork')
+    AI::KVStored::Error->throw(STOPPING => 'the store is closed') if !defined $self->{pointer};
+    AI::KVStored::Error->throw(NOT_REGISTERED => 'the store is that of the process that created it')
         if $self->{process} != $$;
     return $self->{pointer};
 }
@@ -125,11 +123,7 @@ sub close ## no critic (the name is that of every client)
     delete $self->{pointer};
     my $status = AI::KVStored::Library::kv_close($pointer);
     die $first if defined $first;
-    AI::KVStored::Error->throw(
-        reason  => AI::KVStored::Library::kv_status_reason($status),
-        code    => AI::KVStored::Library::kv_status_grpc_code($status),
-        message => AI::KVStored::Library::kv_status_reason($status) . ': closing the store'
-    ) if $status != 0;
+    die_of($status, undef) if $status != 0;
     return;
 }
 
@@ -320,7 +314,7 @@ sub broadcast
 
 sub row_sparse_pull
 {
-    return AI::KVStored::Error->unimplemented('row_sparse values are not built yet');
+    return AI::KVStored::Error->throw(UNIMPLEMENTED => 'row_sparse values are not built yet');
 }
 
 # Everything asked for has ended: open handles, and pushes, whose first failure is told here.
@@ -376,17 +370,17 @@ sub optimizer
 
 sub set_gradient_compression
 {
-    return AI::KVStored::Error->unimplemented('gradient compression is not built yet');
+    return AI::KVStored::Error->throw(UNIMPLEMENTED => 'gradient compression is not built yet');
 }
 
 sub save_optimizer_states
 {
-    return AI::KVStored::Error->unimplemented('optimizer states on disk are not built yet');
+    return AI::KVStored::Error->throw(UNIMPLEMENTED => 'states on disk are not built yet here');
 }
 
 sub load_optimizer_states
 {
-    return AI::KVStored::Error->unimplemented('optimizer states on disk are not built yet');
+    return AI::KVStored::Error->throw(UNIMPLEMENTED => 'states on disk are not built yet here');
 }
 
 # Nothing may die through C: the first error is kept, and told by the push that it happened in.

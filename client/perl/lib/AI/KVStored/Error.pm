@@ -2,7 +2,8 @@ package AI::KVStored::Error;
 
 # What a call that failed dies with: a row of docs/ERRORS.md, with the words of the one who refused.
 #
-# reason: the name of the row, "KEY_NOT_FOUND". code: its number in gRPC. message: a sentence.
+# reason: the name of the row, "KEY_NOT_FOUND". code: its number in gRPC. message: a sentence, which
+# is the error as a string. next_step: what to do.
 
 use strict;
 use warnings;
@@ -12,7 +13,13 @@ use overload
     'bool'   => sub { 1 },
     fallback => 1;
 
-use constant { INVALID_ARGUMENT => 3, UNIMPLEMENTED => 12 };
+# What this package refuses itself, by the library's names: code in gRPC, next step.
+my %own = (
+    INVALID_FIELD  => [3,  'Correct the call.'],
+    NOT_REGISTERED => [9,  'Create a store in this process.'],
+    STOPPING       => [14, 'Create another.'],
+    UNIMPLEMENTED  => [12, 'See README.md for what is built.'],
+);
 
 sub new
 {
@@ -20,35 +27,26 @@ sub new
     return bless {%is}, $class;
 }
 
-sub reason  { return $_[0]{reason} }
-sub code    { return $_[0]{code} }
-sub message { return $_[0]{message} }
+sub reason    { return $_[0]{reason} }
+sub code      { return $_[0]{code} }
+sub message   { return $_[0]{message} }
+sub next_step { return $_[0]{next_step} }
 
 sub throw
 {
-    my ($class, %is) = @_;
-    die $class->new(%is);
+    my ($class, $reason, $words) = @_;
+    die $class->new(
+        reason    => $reason,
+        code      => $own{$reason}[0],
+        next_step => $own{$reason}[1],
+        message   => "$reason: $words"
+    );
 }
 
-# What this package itself refuses, by the same names as the library.
 sub invalid
 {
     my ($class, $words) = @_;
-    return $class->throw(
-        reason  => 'INVALID_FIELD',
-        code    => INVALID_ARGUMENT,
-        message => "INVALID_FIELD: $words"
-    );
-}
-
-sub unimplemented
-{
-    my ($class, $words) = @_;
-    return $class->throw(
-        reason  => 'UNIMPLEMENTED',
-        code    => UNIMPLEMENTED,
-        message => "UNIMPLEMENTED: $words"
-    );
+    return $class->throw(INVALID_FIELD => $words);
 }
 
 1;

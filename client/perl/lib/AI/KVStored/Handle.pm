@@ -36,7 +36,7 @@ sub wait
 {
     my ($self) = @_;
     return if !defined $self->{pointer};
-    my $store = $self->{store} or AI::KVStored::Error->invalid('the store of this handle is gone');
+    my $store = $self->{store} or AI::KVStored::Error->throw(STOPPING => 'the store is gone');
     my $status =
         AI::KVStored::Library::kv_handle_wait($store->pointer, $self->{pointer}, FOREVER);
     $self->forget;

@@ -23,6 +23,7 @@ use constant STRUCT_BYTES => 512;
 my %functions = (
     kv_status_reason    => [['int']                                                   => 'string'],
     kv_status_grpc_code => [['int']                                                   => 'int'],
+    kv_status_advice    => [['int']                                                   => 'string'],
     kv_options_init     => [['opaque']                                                => 'void'],
     kv_create           => [[qw(string string opaque opaque opaque size_t)]           => 'int'],
     kv_close            => [['opaque']                                                => 'int'],

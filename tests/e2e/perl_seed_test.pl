@@ -18,7 +18,7 @@ my $type;
 # A fresh store of the type that runs.
 sub store
 {
-    return AI::KVStored->create('local') if $type eq 'local';
+    return AI::KVStored->create($type) if $type !~ /dist/;
     $server = perl_support->start;
     return AI::KVStored->create($type, $server->{grpc});
 }
@@ -41,7 +41,7 @@ sub is_all
     return;
 }
 
-sub value { return ones(float, 3, 2) * $_[0] }
+sub value { return (ones(float, 3, 2) * $_[0])->float }
 
 # What a call dies with.
 sub reason_of
@@ -142,6 +142,29 @@ my %both = (
         $kv->pushpull(3, $values);
         is_all($_, 3, 'pushpull in place') for @$values;
     },
+    'optimizer states' => sub {
+        my ($kv) = @_;
+        my $folder = File::Temp->newdir;
+        my ($a, $b) = (zeroes(float, 3, 2), zeroes(float, 3, 2));
+        $kv->init('w', value(2));
+        $kv->set_optimizer('sgd', learning_rate => 1, momentum => 0.5);
+        $kv->push('w', value(1));
+        $kv->save_optimizer_states("$folder/states");
+        $kv->save_optimizer_states("$folder/whole", dump_optimizer => 1);
+        ok(-s "$folder/whole" > -s "$folder/states", 'with the optimizer it is larger');
+        $kv->push('w', value(1));
+        $kv->pull('w', out => $a);
+        is_all($a, -0.5, 'momentum');
+        $kv->load_optimizer_states("$folder/states");
+        $kv->push('w', value(1));
+        $kv->pull('w', out => $b);
+        is_all($b, -2, 'the momentum of the file');
+        $kv->set_optimizer(undef);
+        $kv->load_optimizer_states("$folder/whole");
+        is($kv->optimizer->{momentum}, 0.5, 'the optimizer of the file');
+        is(reason_of(sub { $kv->load_optimizer_states("$folder/none") }), 'IO_ERROR', 'no file');
+        is(reason_of(sub { $kv->save_optimizer_states }), 'INVALID_FIELD', 'no path');
+    },
     'outs that are slices, of other types, and waited for later' => sub {
         my ($kv) = @_;
         my $all = zeroes(float, 4, 2);
@@ -214,16 +237,35 @@ sub run
     for my $name (sort keys %tests) {
         subtest "$type: $name" => sub {
             my $kv = store();
-            $tests{$name}->($kv);
+            eval { $tests{$name}->($kv); 1 } or fail("died: $@");
             done($kv);
         };
     }
     return;
 }
 
+# The example of two bits, threshold 0.5: what is left out comes with a later push.
+my $compression = sub {
+    my ($kv) = @_;
+    my $a = zeroes(float, 3, 2);
+    $kv->set_gradient_compression({type => '2bit', threshold => '0.5'});
+    $kv->init(3, value(7));
+    $kv->pull(3, out => $a);
+    is_all($a, 7, 'init is whole');
+    my @pushed = ([0.25, 0], [0.25, 0.5], [-2, -0.5], [0, -0.5]);
+    for my $row (@pushed) {
+        $kv->push(3, value($row->[0]));
+        $kv->pull(3, out => $a);
+        is_all($a, $row->[1], "after $row->[0]");
+    }
+    is(reason_of(sub { $kv->set_gradient_compression({type => '3bit'}) }), 'INVALID_FIELD', 'type');
+    is(reason_of(sub { $kv->set_gradient_compression('2bit') }), 'INVALID_FIELD', 'no hash');
+};
+
 $type = 'dist_sync';
 run(%both);
 run(
+    'set_gradient_compression' => $compression,
     'updaters are local' => sub {
         my ($kv) = @_;
         is(reason_of(sub { $kv->_set_updater(sub { }) }), 'UNIMPLEMENTED', 'refused');
@@ -262,6 +304,9 @@ run(
         is_all($a, 10, 'called once with the sum of two devices');
         $kv->_set_updater(sub { die "no more\n" });
         is(reason_of(sub { $kv->push(3, value(1)) }), "no more\n", 'what it dies with is told');
+        is(reason_of(sub { $kv->pushpull(3, value(1)) }), "no more\n", 'by pushpull too');
+        $kv->pull(3, out => $a);
+        is_all($a, 10, 'and nothing has changed');
         $kv->_set_updater(undef);
         $kv->push(3, value(1));
         $kv->pull(3, out => $a);
@@ -274,6 +319,9 @@ run(
     },
 );
 
+$type = 'device';
+run('set_gradient_compression' => $compression);
+
 subtest 'create' => sub {
     is(AI::KVStored->create('Row_Sparse')->type, 'row_sparse', 'unknown types are local');
     is(reason_of(sub { AI::KVStored->create('dist_sync') }), 'INVALID_FIELD', 'without address');
@@ -285,6 +333,23 @@ subtest 'create' => sub {
         'nobody there'
     );
     is(reason_of(sub { AI::KVStored->create('local', colour => 1) }), 'INVALID_FIELD', 'option');
+};
+
+subtest 'a store that nobody closes' => sub {
+    my $own = perl_support->start;
+    my $a   = zeroes(float, 3, 2);
+    {
+        my $kv = AI::KVStored->create('dist_sync', $own->{grpc}, rank => 0);
+        $kv->init(3, value(2));
+        $kv->pull(3, out => $a, wait => 0);
+    }
+    is_all($a, 2, 'dropped: what is under way is waited for');
+    my $program = 'our $kv = AI::KVStored->create("dist_sync", shift, rank => 0); exit 3';
+    my @command = ($^X, (map { "-I$_" } @INC), '-MAI::KVStored', '-e', $program);
+    is(system(@command, $own->{grpc}) >> 8, 3, 'open at the end of a program');
+    my $reply = HTTP::Tiny->new->get("http://$own->{http}/v1/workers");
+    is(JSON::PP::decode_json($reply->{content})->{workers}[0]{state}, 'left', 'it said goodbye');
+    is($own->stop, 0, 'the server ends well');
 };
 
 subtest 'several workers and stores' => sub {

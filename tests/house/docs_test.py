@@ -209,8 +209,8 @@ class Documents(unittest.TestCase):
             self.assertRegex(text, r"(?m)^\| `%s\b" % name)
 
     def test_a_client_name_that_is_not_there_is_seen(self):
-        for word in ("kv_pul", "->puul", "kv.pulll", "kvstored.creat", "KVStore.Pushh", "GET /v1/storees", "GET S/push",
-                     "--no-such", "NO_SUCH_KEY", "kv_options.rnk"):
+        for word in ("kv_pul", "->puul", "kv.pulll", "kvstored.creat", "KVStore.Pushh",
+                     "GET /v1/storees", "GET S/push", "--no-such", "NO_SUCH_KEY", "kv_options.rnk"):
             text = "a `kv_pull` of `%s`" % word
             self.assertEqual([word], missing_names_of_clients(text), word)
 

@@ -257,7 +257,8 @@ sub push ## no critic (MXNet's name)
     my ($values, $counts) = pack_arrays($lists, \@keep);
     my $status = AI::KVStored::Library::kv_push($self->pointer, $names, $values, $counts,
         scalar @$keys, $given{priority} // 0, 0, undef);
-    $self->raise_of_updater;
+    my $error = delete $self->{updater_error};
+    die $error if defined $error;
     $self->check($status);
     return;
 }
@@ -297,9 +298,10 @@ sub pushpull
         $self->pointer, $names, $values, $value_counts, $arrays, $counts,
         scalar @$keys, $given{priority} // 0, 0, scalar_to_pointer($handle)
     );
+    my $error = delete $self->{updater_error};
     $self->check($status);
     my $made = $self->finish($handle, $outs, $from, \@keep, $given{wait});
-    $self->raise_of_updater;
+    die $error if defined $error;
     return $made;
 }
 
@@ -343,14 +345,17 @@ sub as_data
     return $value + 0;
 }
 
+sub as_json
+{
+    my ($data) = @_;
+    return JSON::PP->new->canonical->utf8->encode(as_data($data, ''));
+}
+
 sub set_optimizer
 {
     my ($self, $name, @rest) = @_;
     my $optimizer = ref $name eq 'HASH' || !defined $name ? $name : {name => $name, @rest};
-    my $json =
-        defined $optimizer
-        ? JSON::PP->new->canonical->utf8->encode(as_data($optimizer, ''))
-        : undef;
+    my $json = defined $optimizer ? as_json($optimizer) : undef;
     $self->check(AI::KVStored::Library::kv_set_optimizer($self->pointer, $json));
     return;
 }
@@ -370,17 +375,35 @@ sub optimizer
 
 sub set_gradient_compression
 {
-    return AI::KVStored::Error->throw(UNIMPLEMENTED => 'gradient compression is not built yet');
+    my ($self, $compression) = @_;
+    AI::KVStored::Error->invalid('compression is a hash: {type => "2bit", threshold => 0.5}')
+        if ref $compression ne 'HASH';
+    $self->check(
+        AI::KVStored::Library::kv_set_gradient_compression($self->pointer, as_json($compression)));
+    return;
 }
 
 sub save_optimizer_states
 {
-    return AI::KVStored::Error->throw(UNIMPLEMENTED => 'states on disk are not built yet here');
+    my ($self, $path, @rest) = @_;
+    unshift @rest, 'dump_optimizer' if @rest % 2;
+    my %given = @rest;
+    AI::KVStored::Error->invalid('save_optimizer_states takes a path and dump_optimizer')
+        if !defined $path || grep { $_ ne 'dump_optimizer' } keys %given;
+    $self->check(
+        AI::KVStored::Library::kv_save_optimizer_states(
+            $self->pointer, $path, $given{dump_optimizer} ? 1 : 0
+        )
+    );
+    return;
 }
 
 sub load_optimizer_states
 {
-    return AI::KVStored::Error->throw(UNIMPLEMENTED => 'states on disk are not built yet here');
+    my ($self, $path) = @_;
+    AI::KVStored::Error->invalid('load_optimizer_states takes a path') if !defined $path;
+    $self->check(AI::KVStored::Library::kv_load_optimizer_states($self->pointer, $path));
+    return;
 }
 
 # Nothing may die through C: the first error is kept, and told by the push that it happened in.
@@ -396,14 +419,6 @@ sub call_updater
         AI::KVStored::Array::to_memory($stored, $value);
         1;
     } or $self->{updater_error} = $@ || 'the updater has died';
-    return;
-}
-
-sub raise_of_updater
-{
-    my ($self) = @_;
-    my $error = delete $self->{updater_error};
-    die $error if defined $error;
     return;
 }
 

@@ -37,13 +37,17 @@ $program =~ s/\{\s*use PDL;\s*use AI::KVStored;\s*\}/use PDL; use AI::KVStored;/
 ok(eval "$program; 1", 'the synopsis runs') or diag $@;
 is($server->stop, 0, 'the server ends well');
 
-my @methods = $text =~ /^=head2 (\w+)$/mg;
+my ($part) = $text =~ /^=head1 METHODS\n(.*?)^=head1/ms;
+my @methods = $part =~ /^=head2 (\w+)$/mg;
 ok(AI::KVStored->can($_), "$_ is there") for @methods;
 my %told = map { $_ => 1 } @methods, $text =~ /C<(_\w+)>/g;
 ok($told{$_} && AI::KVStored->can($_), "$_ of MXNet's page is there and told of")
     for qw(create init push pull row_sparse_pull set_gradient_compression set_optimizer type rank
     num_workers save_optimizer_states load_optimizer_states _set_updater _barrier
     _send_command_to_servers);
+
+ok(AI::KVStored::RowSparse->can($_) && $text =~ /\b$_\b/, "$_ of rows is there and told of")
+    for qw(new zeros from_dense indices values dims type aspdl);
 
 my ($version) = slurp("$ENV{KVS_SOURCE_DIR}/CMakeLists.txt") =~ /^project\(.*VERSION ([0-9.]+)/m;
 is($AI::KVStored::VERSION, $version, 'the version is that of the project');

@@ -165,6 +165,61 @@ my %both = (
         is(reason_of(sub { $kv->load_optimizer_states("$folder/none") }), 'IO_ERROR', 'no file');
         is(reason_of(sub { $kv->save_optimizer_states }), 'INVALID_FIELD', 'no path');
     },
+    'row_sparse_pull' => sub {
+        my ($kv) = @_;
+        $kv->init('3', AI::KVStored::RowSparse->from_dense(ones(float, 3, 3)));
+        my $a = AI::KVStored::RowSparse->zeros(float, 3, 3);
+        my %rows = ('0 2' => [0, 2], '2' => [2, 2], '0 1' => [1, 0], '' => []);
+        my %want = (
+            '0 2' => "[1 1 1]\n [0 0 0]\n [1 1 1]",
+            '2' => "[0 0 0]\n [0 0 0]\n [1 1 1]",
+            '0 1' => "[1 1 1]\n [1 1 1]\n [0 0 0]",
+            '' => "[0 0 0]\n [0 0 0]\n [0 0 0]",
+        );
+        for my $name (sort keys %rows) {
+            $kv->row_sparse_pull('3', out => $a, row_ids => pdl(longlong, $rows{$name}));
+            is($a->aspdl . '', "\n[\n $want{$name}\n]\n", "rows [$name]: as on the page");
+            is(join(' ', $a->indices->list), $name, 'its indices');
+        }
+        my $left = zeroes(float, 3, 3);
+        my $rows = AI::KVStored::RowSparse->zeros(float, 3, 3);
+        $kv->pull('3', out => [$a, $left]);
+        is($a->indices->nelem, 1, 'pull leaves a RowSparse as it is');
+        is($left->sum, 9, 'and fills what is dense');
+        $kv->pull('3', out => $a, ignore_sparse => 0);
+        is($a->aspdl->sum, 9, 'or takes all rows');
+        is(reason_of(sub { $kv->row_sparse_pull('3', out => $left, row_ids => pdl(1)) }),
+            'INVALID_FIELD', 'a dense out');
+        is(reason_of(sub { $kv->row_sparse_pull('3', out => $a) }), 'INVALID_FIELD', 'no ids');
+        isnt(reason_of(sub { $kv->row_sparse_pull('3', out => $a, row_ids => pdl(longlong, 3)) }),
+            'nothing', 'a row that is not there');
+    },
+    'push of rows, pulled into two by two lists of ids' => sub {
+        my ($kv) = @_;
+        my @outs = map { AI::KVStored::RowSparse->zeros(double, 2, 4) } 0 .. 1;
+        $kv->init('w', AI::KVStored::RowSparse->zeros(double, 2, 4));
+        $kv->set_optimizer('sgd', learning_rate => 1);
+        my $gradient = AI::KVStored::RowSparse->new(
+            indices => pdl(3, 1, 3), values => pdl([[1, 2], [3, 4], [5, 6]]), dims => [2, 4]);
+        $kv->push('w', [$gradient, $gradient]);
+        my $handle = $kv->row_sparse_pull('w', wait => 0, out => \@outs,
+            row_ids => [pdl(3, 0), pdl(byte, [1])]);
+        $handle->wait;
+        is(join(' ', $outs[0]->aspdl->list), '0 0 0 0 0 0 -12 -16', 'first');
+        is(join(' ', $outs[0]->indices->list), '0 3', 'in ascending order');
+        is(join(' ', $outs[1]->indices->list, $outs[1]->values->list), '1 -6 -8', 'second');
+        is_deeply([AI::KVStored::RowSparse->from_dense($outs[0]->aspdl)->values->list], [-12, -16],
+            'from_dense takes the rows that are not zero');
+        is(
+            reason_of(
+                sub {
+                    AI::KVStored::RowSparse->new(
+                        indices => pdl(1), values => zeroes(3, 1), dims => [2, 4]);
+                }
+            ),
+            'INVALID_FIELD', 'values of another size'
+        );
+    },
     'outs that are slices, of other types, and waited for later' => sub {
         my ($kv) = @_;
         my $all = zeroes(float, 4, 2);

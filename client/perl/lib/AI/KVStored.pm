@@ -6,10 +6,13 @@ package AI::KVStored;
 use strict;
 use warnings;
 
+use AI::KVStored::Arguments qw(group have_rows named pack_arrays pack_counts pack_keys pack_rows
+    receivers);
 use AI::KVStored::Array;
 use AI::KVStored::Error;
 use AI::KVStored::Handle;
 use AI::KVStored::Library;
+use AI::KVStored::RowSparse;
 use FFI::Platypus::Buffer qw(scalar_to_pointer);
 use JSON::PP ();
 use Scalar::Util qw(blessed looks_like_number weaken);
@@ -146,83 +149,16 @@ END {
     }
 }
 
-# ------------------------------------------------------------------ arguments
-
-# What came after the key and the value: `out` may stand without its name.
-sub named
-{
-    my ($call, $known, @rest) = @_;
-    unshift @rest, 'out' if @rest % 2;
-    my %given = @rest;
-    for my $name (sort keys %given) {
-        AI::KVStored::Error->invalid("$call has no argument $name")
-            if !grep { $_ eq $name } @$known;
-    }
-    return %given;
-}
-
-# The keys as one list, the values as a list of lists: those of the devices, one list a key.
-sub group
-{
-    my ($call, $key, $value) = @_;
-    my $several = ref $key eq 'ARRAY';
-    my @keys    = $several ? @$key : ($key);
-    AI::KVStored::Error->invalid("$call: a key is a string or a number")
-        if grep { !defined || ref } @keys;
-    AI::KVStored::Error->invalid("$call: there is no value") if !defined $value;
-    AI::KVStored::Error->invalid("$call: a list of keys needs a list of values, one a key")
-        if $several && (ref $value ne 'ARRAY' || @$value != @keys);
-    my @lists = map { ref $_ eq 'ARRAY' ? $_ : [$_] } $several ? @$value : ($value);
-    for my $list (@lists) {
-        AI::KVStored::Error->invalid("$call: a value is a PDL or a list of PDLs, one a device")
-            if !@$list || grep { !AI::KVStored::Array::is_array($_) } @$list;
-    }
-    return (\@keys, \@lists);
-}
-
-# kv_key of each name. Numbers travel as their digits, so that 3 and '3' are one key.
-sub pack_keys
-{
-    my ($keys, $keep) = @_;
-    my $packed = '';
-    for my $key (@$keys) {
-        my $name = "$key";
-        utf8::encode($name);
-        AI::KVStored::Error->invalid('a key holds no NUL') if $name =~ /\0/;
-        push @$keep, \$name;
-        $packed .= pack 'J q', scalar_to_pointer($name), 0;
-    }
-    push @$keep, \$packed;
-    return scalar_to_pointer($packed);
-}
-
-# kv_array of each PDL, and how many each key has.
-sub pack_arrays
-{
-    my ($lists, $keep) = @_;
-    my $packed = join '', map { AI::KVStored::Array::view($_, $keep) } map { @$_ } @$lists;
-    my $counts = pack 'Q*', map { scalar @$_ } @$lists;
-    push @$keep, \$packed, \$counts;
-    return (scalar_to_pointer($packed), scalar_to_pointer($counts));
-}
-
-# PDLs for the library to write to, in the form of `outs`.
-sub receivers
-{
-    my ($outs) = @_;
-    return [map { [map { AI::KVStored::Array::like($_) } @$_] } @$outs];
-}
+# ------------------------------------------------------------------ init, push, pull
 
 # Waits, or gives the handle, as the caller has asked for.
 sub finish
 {
-    my ($self, $pointer, $outs, $from, $keep, $wait) = @_;
-    my @to     = map { @$_ } @$outs;
-    my @filled = map { @$_ } @$from;
+    my ($self, $pointer, $then, $keep, $wait) = @_;
     my $handle = AI::KVStored::Handle->new(
         store   => $self,
         pointer => unpack('J', $pointer),
-        outs    => [map { [$to[$_], $filled[$_]] } 0 .. $#to],
+        then    => $then,
         keep    => $keep
     );
     if ($wait // 1) {
@@ -233,7 +169,14 @@ sub finish
     return $handle;
 }
 
-# ------------------------------------------------------------------ init, push, pull
+# Fills outs from the PDLs that the library has written to.
+sub filler
+{
+    my ($outs, $from) = @_;
+    my @to      = map { @$_ } @$outs;
+    my @written = map { @$_ } @$from;
+    return sub { AI::KVStored::Array::fill($to[$_], $written[$_]) for 0 .. $#to };
+}
 
 sub init
 {
@@ -242,6 +185,13 @@ sub init
     AI::KVStored::Error->invalid('init: one value a key') if grep { @$_ != 1 } @$lists;
     my @keep;
     my $names = pack_keys($keys, \@keep);
+    if (have_rows('init', $lists)) {
+        my ($rows) = pack_rows($lists, \@keep);
+        $self->check(
+            AI::KVStored::Library::kv_init_row_sparse($self->pointer, $names, $rows, scalar @$keys)
+        );
+        return;
+    }
     my ($values) = pack_arrays($lists, \@keep);
     $self->check(AI::KVStored::Library::kv_init($self->pointer, $names, $values, scalar @$keys));
     return;
@@ -253,21 +203,40 @@ sub push ## no critic (MXNet's name)
     my %given = named('push', ['priority'], @rest);
     my ($keys, $lists) = group('push', $key, $value);
     my @keep;
-    my $names = pack_keys($keys, \@keep);
-    my ($values, $counts) = pack_arrays($lists, \@keep);
-    my $status = AI::KVStored::Library::kv_push($self->pointer, $names, $values, $counts,
-        scalar @$keys, $given{priority} // 0, 0, undef);
+    my $names    = pack_keys($keys, \@keep);
+    my $priority = $given{priority} // 0;
+    my $status;
+    if (have_rows('push', $lists)) {
+        my ($rows, $counts) = pack_rows($lists, \@keep);
+        $status = AI::KVStored::Library::kv_push_row_sparse($self->pointer, $names, $rows,
+            $counts, scalar @$keys, $priority, undef);
+    } else {
+        my ($values, $counts) = pack_arrays($lists, \@keep);
+        $status = AI::KVStored::Library::kv_push($self->pointer, $names, $values, $counts,
+            scalar @$keys, $priority, 0, undef);
+    }
     my $error = delete $self->{updater_error};
     die $error if defined $error;
     $self->check($status);
     return;
 }
 
+# RowSparse outs are left as they are, as MXNet does, or take all rows without ignore_sparse.
 sub pull
 {
     my ($self, $key, @rest) = @_;
     my %given = named('pull', [qw(out priority ignore_sparse wait)], @rest);
     my ($keys, $outs) = group('pull', $key, $given{out});
+    if (!($given{ignore_sparse} // 1) && have_rows('pull', $outs)) {
+        my @ids = map { PDL->sequence(PDL::longlong(), ($_->dims)[-1]) } map { @$_ } @$outs;
+        return $self->row_sparse_pull(
+            $key, %given{grep { exists $given{$_} } qw(out priority wait)},
+            row_ids => \@ids
+        );
+    }
+    my @dense = map { [grep { AI::KVStored::Array::is_array($_) } @$_] } @$outs;
+    my @asked = grep { @{$dense[$_]} } 0 .. $#dense;
+    ($keys, $outs) = ([@$keys[@asked]], [@dense[@asked]]);
     my @keep;
     my $names  = pack_keys($keys, \@keep);
     my $from   = receivers($outs);
@@ -279,7 +248,7 @@ sub pull
             $given{priority} // 0, scalar_to_pointer($handle)
         )
     );
-    return $self->finish($handle, $outs, $from, \@keep, $given{wait});
+    return $self->finish($handle, filler($outs, $from), \@keep, $given{wait});
 }
 
 sub pushpull
@@ -288,6 +257,8 @@ sub pushpull
     my %given = named('pushpull', [qw(out priority wait)], @rest);
     my ($keys, $lists) = group('pushpull', $key, $value);
     my (undef, $outs) = group('pushpull', $key, $given{out} // $value);
+    AI::KVStored::Error->invalid('pushpull is for dense values; push, then row_sparse_pull')
+        if have_rows('pushpull', [@$lists, @$outs]);
     my @keep;
     my $names  = pack_keys($keys, \@keep);
     my $from   = receivers($outs);
@@ -300,7 +271,7 @@ sub pushpull
     );
     my $error = delete $self->{updater_error};
     $self->check($status);
-    my $made = $self->finish($handle, $outs, $from, \@keep, $given{wait});
+    my $made = $self->finish($handle, filler($outs, $from), \@keep, $given{wait});
     die $error if defined $error;
     return $made;
 }
@@ -314,9 +285,34 @@ sub broadcast
     return $self->pull($key, %given);
 }
 
+# One list of row ids counts for all outs; else there is one for each.
 sub row_sparse_pull
 {
-    return AI::KVStored::Error->throw(UNIMPLEMENTED => 'row_sparse values are not built yet');
+    my ($self, $key, @rest) = @_;
+    my %given = named('row_sparse_pull', [qw(out priority row_ids wait)], @rest);
+    my ($keys, $lists) = group('row_sparse_pull', $key, $given{out});
+    AI::KVStored::Error->invalid('row_sparse_pull: an out is a RowSparse')
+        if !have_rows('row_sparse_pull', $lists);
+    my @outs = map { @$_ } @$lists;
+    my @ids  = ref $given{row_ids} eq 'ARRAY' ? @{$given{row_ids}} : ($given{row_ids});
+    AI::KVStored::Error->invalid('row_sparse_pull: row_ids is one PDL, or one for each out')
+        if (@ids != 1 && @ids != @outs) || grep { !AI::KVStored::Array::is_array($_) } @ids;
+    my @from = map { $outs[$_]->with_room($ids[@ids > 1 ? $_ : 0]->nelem) } 0 .. $#outs;
+    my @keep = @from;
+    my $names  = pack_keys($keys, \@keep);
+    my $rows   = join '', map { $_->view(\@keep) } @from;
+    my $counts = pack_counts($lists, \@keep);
+    my ($wanted) = pack_arrays([\@ids], \@keep);
+    my $handle = pack 'J', 0;
+    $self->check(
+        AI::KVStored::Library::kv_row_sparse_pull(
+            $self->pointer, $names, scalar_to_pointer($rows), $counts, $wanted, scalar @ids,
+            scalar @$keys, $given{priority} // 0, scalar_to_pointer($handle)
+        )
+    );
+    my @found = map { AI::KVStored::RowSparse::count_in($rows, $_) } 0 .. $#outs;
+    my $then = sub { $outs[$_]->fill($from[$_], $found[$_]) for 0 .. $#outs };
+    return $self->finish($handle, $then, \@keep, $given{wait});
 }
 
 # Everything asked for has ended: open handles, and pushes, whose first failure is told here.

@@ -8,14 +8,13 @@ package AI::KVStored::Handle;
 use strict;
 use warnings;
 
-use AI::KVStored::Array;
 use AI::KVStored::Error;
 use AI::KVStored::Library;
 use Scalar::Util qw(weaken);
 
 use constant FOREVER => ~0;
 
-# outs: [[out, the PDL that the library writes to], ...]
+# then: fills the outs from what the library has written. keep: what the library writes to.
 sub new
 {
     my ($class, %is) = @_;
@@ -41,7 +40,8 @@ sub wait
         AI::KVStored::Library::kv_handle_wait($store->pointer, $self->{pointer}, FOREVER);
     $self->forget;
     $store->check($status);
-    AI::KVStored::Array::fill(@$_) for @{delete $self->{outs}};
+    (delete $self->{then})->();
+    delete $self->{keep};
     return;
 }
 

@@ -37,6 +37,11 @@ my %functions = (
     kv_pushpull         => [
         [qw(opaque opaque opaque opaque opaque opaque size_t int uint opaque)] => 'int'
     ],
+    kv_init_row_sparse  => [[qw(opaque opaque opaque size_t)]                         => 'int'],
+    kv_push_row_sparse  => [[qw(opaque opaque opaque opaque size_t int opaque)]       => 'int'],
+    kv_row_sparse_pull  => [
+        [qw(opaque opaque opaque opaque opaque size_t size_t int opaque)] => 'int'
+    ],
     kv_handle_wait      => [[qw(opaque opaque uint64)]                                => 'int'],
     kv_handle_is_done   => [[qw(opaque opaque)]                                       => 'int'],
     kv_wait             => [[qw(opaque uint64)]                                       => 'int'],

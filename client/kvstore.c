@@ -45,77 +45,6 @@ void kvs_client_progress(kv_store *kv, uint64_t done_bytes, uint64_t total_bytes
     }
 }
 
-/* ------------------------------------------------------------------ errors */
-
-/* The calling thread's place, or NULL. */
-static kvs_last_error *find_error(kv_store *kv)
-{
-    kvs_last_error *error = kv->errors;
-    while (error != NULL && !pthread_equal(error->thread, pthread_self())) {
-        error = error->next;
-    }
-    return error;
-}
-
-static void write_problem(const kvs_problem *problem, char *out, size_t out_bytes)
-{
-    const kvs_status_row *row = kvs_status_find(problem->status);
-    (void)snprintf(out, out_bytes, "%s: %s%s%s", row->reason, row->title,
-                   problem->detail[0] == '\0' ? "" : ": ", problem->detail);
-}
-
-/* Every call ends here: what went wrong is kept for kv_last_error. */
-static kv_status finish(kv_store *kv, kvs_status status, kvs_problem *problem)
-{
-    (void)pthread_mutex_lock(&kv->errors_mutex);
-    kvs_last_error *error = find_error(kv);
-    if (error == NULL && status != KVS_OK) {
-        error = calloc(1, sizeof *error);
-        if (error != NULL) {
-            error->thread = pthread_self();
-            error->next = kv->errors;
-            kv->errors = error;
-        }
-    }
-    if (error != NULL) {
-        error->text[0] = '\0';
-        if (status != KVS_OK) {
-            problem->status = status;
-            write_problem(problem, error->text, sizeof error->text);
-        }
-    }
-    (void)pthread_mutex_unlock(&kv->errors_mutex);
-    return (kv_status)status;
-}
-
-const char *kv_last_error(kv_store *kv)
-{
-    (void)pthread_mutex_lock(&kv->errors_mutex);
-    const kvs_last_error *error = find_error(kv);
-    (void)pthread_mutex_unlock(&kv->errors_mutex);
-    return error == NULL ? "" : error->text;
-}
-
-const char *kv_status_reason(kv_status status)
-{
-    return kvs_status_find((kvs_status)status)->reason;
-}
-
-int kv_status_grpc_code(kv_status status)
-{
-    return kvs_status_find((kvs_status)status)->grpc_code;
-}
-
-const char *kv_status_advice(kv_status status)
-{
-    return kvs_status_find((kvs_status)status)->advice;
-}
-
-const char *kv_version(void)
-{
-    return KVS_VERSION;
-}
-
 /* ------------------------------------------------------------------ opening, closing */
 
 void kv_options_init(kv_options *options)
@@ -158,7 +87,7 @@ kv_status kv_create(const char *type, const char *address, const kv_options *opt
     if (error != NULL && error_bytes > 0) {
         error[0] = '\0';
         if (problem.status != KVS_OK) {
-            write_problem(&problem, error, error_bytes);
+            kvs_client_write_problem(&problem, error, error_bytes);
         }
     }
     return (kv_status)problem.status;
@@ -250,7 +179,7 @@ kv_status kv_init(kv_store *kv, const kv_key *keys, const kv_array *values, size
     if (status == KVS_OK) {
         status = init_keys(kv, &arguments, false, &problem);
     }
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 static kvs_status run_transfer(kv_store *kv, const kvs_arguments *arguments, kvs_transfer *transfer,
@@ -282,7 +211,7 @@ kv_status kv_push(kv_store *kv, const kv_key *keys, const kv_array *values,
     if (status == KVS_OK) {
         status = run_transfer(kv, &arguments, &transfer, handle, &problem);
     }
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 kv_status kv_pull(kv_store *kv, const kv_key *keys, const kv_array *outs, const size_t *out_counts,
@@ -298,7 +227,7 @@ kv_status kv_pull(kv_store *kv, const kv_key *keys, const kv_array *outs, const 
     } else {
         status = run_transfer(kv, &arguments, &transfer, handle, &problem);
     }
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 kv_status kv_pushpull(kv_store *kv, const kv_key *keys, const kv_array *values,
@@ -319,7 +248,7 @@ kv_status kv_pushpull(kv_store *kv, const kv_key *keys, const kv_array *values,
     if (status == KVS_OK) {
         status = run_transfer(kv, &arguments, &transfer, handle, &problem);
     }
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 kv_status kv_broadcast(kv_store *kv, const kv_key *keys, const kv_array *values,
@@ -393,7 +322,7 @@ kv_status kv_init_row_sparse(kv_store *kv, const kv_key *keys, const kv_row_spar
         status = init_keys(kv, &arguments, true, &problem);
     }
     free_row_arrays(&rows);
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 kv_status kv_push_row_sparse(kv_store *kv, const kv_key *keys, const kv_row_sparse *values,
@@ -411,7 +340,7 @@ kv_status kv_push_row_sparse(kv_store *kv, const kv_key *keys, const kv_row_spar
         status = run_transfer(kv, &arguments, &transfer, handle, &problem);
     }
     free_row_arrays(&rows);
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 /* Is every list of ids one that can be read, and are there as many as outs, or one for all? */
@@ -456,7 +385,7 @@ kv_status kv_row_sparse_pull(kv_store *kv, const kv_key *keys, kv_row_sparse *ou
         status = run_transfer(kv, &arguments, &transfer, handle, &problem);
     }
     free_row_arrays(&rows);
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 /* ------------------------------------------------------------------ waiting */
@@ -465,10 +394,11 @@ kv_status kv_handle_wait(kv_store *kv, kv_handle *handle, uint64_t timeout_ms)
 {
     kvs_problem problem = {0};
     if (handle == NULL) {
-        return finish(kv, kvs_problem_set(&problem, KVS_INVALID_FIELD, "there is no handle"),
-                      &problem);
+        return kvs_client_finish(
+            kv, kvs_problem_set(&problem, KVS_INVALID_FIELD, "there is no handle"), &problem);
     }
-    return finish(kv, kv->table->wait_handle(kv, handle, timeout_ms, &problem), &problem);
+    return kvs_client_finish(kv, kv->table->wait_handle(kv, handle, timeout_ms, &problem),
+                             &problem);
 }
 
 kv_status kv_handle_poll(kv_store *kv, kv_handle **handle, uint64_t timeout_ms)
@@ -492,7 +422,7 @@ int kv_handle_is_done(kv_store *kv, kv_handle *handle)
 kv_status kv_wait(kv_store *kv, uint64_t timeout_ms)
 {
     kvs_problem problem = {0};
-    return finish(kv, kv->table->wait_all(kv, timeout_ms, &problem), &problem);
+    return kvs_client_finish(kv, kv->table->wait_all(kv, timeout_ms, &problem), &problem);
 }
 
 /* ------------------------------------------------------------------ the rest */
@@ -500,14 +430,14 @@ kv_status kv_wait(kv_store *kv, uint64_t timeout_ms)
 kv_status kv_set_optimizer(kv_store *kv, const char *json)
 {
     kvs_problem problem = {0};
-    return finish(kv, kv->table->set_optimizer(kv, json, &problem), &problem);
+    return kvs_client_finish(kv, kv->table->set_optimizer(kv, json, &problem), &problem);
 }
 
 kv_status kv_get_optimizer(kv_store *kv, char **json)
 {
     kvs_problem problem = {0};
     *json = NULL;
-    return finish(kv, kv->table->get_optimizer(kv, json, &problem), &problem);
+    return kvs_client_finish(kv, kv->table->get_optimizer(kv, json, &problem), &problem);
 }
 
 void kv_set_progress(kv_store *kv, kv_progress *progress, void *context)
@@ -532,7 +462,7 @@ kv_status kv_save_optimizer_states(kv_store *kv, const char *path, int dump_opti
     if (status == KVS_OK) {
         status = kv->table->save_states(kv, path, dump_optimizer != 0, &problem);
     }
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 kv_status kv_load_optimizer_states(kv_store *kv, const char *path)
@@ -542,7 +472,7 @@ kv_status kv_load_optimizer_states(kv_store *kv, const char *path)
     if (status == KVS_OK) {
         status = kv->table->load_states(kv, path, &problem);
     }
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 void kv_free(void *memory)
@@ -556,7 +486,7 @@ kv_status kv_set_updater(kv_store *kv, kv_updater *updater, void *context)
     (void)pthread_mutex_lock(&kv->order);
     kvs_status status = kv->table->set_updater(kv, updater, context, &problem);
     (void)pthread_mutex_unlock(&kv->order);
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 kv_status kv_set_gradient_compression(kv_store *kv, const char *json)
@@ -565,33 +495,33 @@ kv_status kv_set_gradient_compression(kv_store *kv, const char *json)
     (void)pthread_mutex_lock(&kv->order);
     kvs_status status = kv->table->set_compression(kv, json, &problem);
     (void)pthread_mutex_unlock(&kv->order);
-    return finish(kv, status, &problem);
+    return kvs_client_finish(kv, status, &problem);
 }
 
 kv_status kv_barrier(kv_store *kv, uint64_t timeout_ms)
 {
     kvs_problem problem = {0};
-    return finish(kv, kv->table->barrier(kv, timeout_ms, &problem), &problem);
+    return kvs_client_finish(kv, kv->table->barrier(kv, timeout_ms, &problem), &problem);
 }
 
 kv_status kv_send_command(kv_store *kv, int head, const char *body)
 {
     kvs_problem problem = {0};
-    return finish(kv, kv->table->send_command(kv, head, body == NULL ? "" : body, &problem),
-                  &problem);
+    return kvs_client_finish(
+        kv, kv->table->send_command(kv, head, body == NULL ? "" : body, &problem), &problem);
 }
 
 kv_status kv_is_capable(kv_store *kv, const char *capability, int *out)
 {
     kvs_problem problem = {0};
     if (capability == NULL || strcmp(capability, "optimizer") != 0) {
-        return finish(kv,
-                      kvs_problem_set(&problem, KVS_INVALID_FIELD,
-                                      "the only capability known is \"optimizer\""),
-                      &problem);
+        return kvs_client_finish(kv,
+                                 kvs_problem_set(&problem, KVS_INVALID_FIELD,
+                                                 "the only capability known is \"optimizer\""),
+                                 &problem);
     }
     *out = 1;
-    return finish(kv, KVS_OK, &problem);
+    return kvs_client_finish(kv, KVS_OK, &problem);
 }
 
 void kv_count(kv_store *kv, kv_statistics *out)

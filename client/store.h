@@ -85,6 +85,12 @@ kvs_status kvs_client_init(kv_store *kv, const kvs_client_table *table,
                            const char *type) KVS_MUST_CHECK;
 void kvs_client_deinit(kv_store *kv);
 
+/* last_error.c. Every call ends by it: gives the status, and keeps what went wrong for
+ * kv_last_error. The problem's status is set. */
+kv_status kvs_client_finish(kv_store *kv, kvs_status status, kvs_problem *problem);
+/* Reason, title and detail in one line. */
+void kvs_client_write_problem(const kvs_problem *problem, char *out, size_t out_bytes);
+
 /* Tells who asked for it how far a save or load has come. */
 void kvs_client_progress(kv_store *kv, uint64_t done_bytes, uint64_t total_bytes);
 

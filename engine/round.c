@@ -4,6 +4,7 @@
 #include "engine/rows.h"
 #include "engine/session.h"
 #include "engine/store.h"
+#include "engine/update.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -106,103 +107,6 @@ static void reset_round(kvs_shard *shard, kvs_part *part)
 
 /* ------------------------------------------------------------------ updates */
 
-/* With multi_precision a part of f16 or bf16 has a master, which begins as its value. */
-static kvs_status prepare_master(kvs_shard *shard, kvs_part *part)
-{
-    kvs_dtype dtype = part->key->dtype;
-    bool wanted = part->binding != NULL && (dtype == KVS_F16 || dtype == KVS_BF16) &&
-                  kvs_optimizer_multi_precision(part->binding->optimizer);
-    if (wanted == (part->master != NULL)) {
-        return KVS_OK;
-    }
-    kvs_batch_touch(&shard->batch, part); /* what is about to write the value does so first */
-    if (!wanted) {
-        kvs_batch_release(&shard->batch, part->master);
-        part->master = NULL;
-        return KVS_OK;
-    }
-    KVS_TRY(kvs_pool_take(shard->pool, kvs_part_state_bytes(part), &part->master));
-    kvs_batch_widen(&shard->batch, part);
-    return KVS_OK;
-}
-
-/* Takes what an update of this part will need, so that it cannot fail half-way. */
-static kvs_status prepare(kvs_shard *shard, kvs_part *part, bool accumulates)
-{
-    KVS_TRY(prepare_master(shard, part));
-    size_t bytes = kvs_part_bytes(part);
-    uint32_t states = part->binding == NULL ? 0 : kvs_optimizer_states(part->binding->optimizer);
-    for (uint32_t i = 0; i < states; i++) {
-        if (part->states[i] == NULL) {
-            KVS_TRY(kvs_pool_take(shard->pool, kvs_part_state_bytes(part), &part->states[i]));
-            kvs_batch_zero(&shard->batch, part->states[i]);
-        }
-    }
-    if (accumulates && part->accumulator == NULL) {
-        KVS_TRY(kvs_pool_take(shard->pool, bytes, &part->accumulator));
-    }
-    return KVS_OK;
-}
-
-/* A state or master that somebody reads (a save) stays as it is: the update goes on with a copy. */
-static kvs_status own(kvs_shard *shard, kvs_part *part, kvs_buffer **buffer)
-{
-    size_t bytes = kvs_part_state_bytes(part);
-    kvs_buffer *old = *buffer;
-    if (old == NULL || kvs_buffer_own(old)) {
-        return KVS_OK;
-    }
-    KVS_TRY(kvs_pool_take(shard->pool, bytes, buffer));
-    kvs_batch_copy_buffer(&shard->batch, part, *buffer, old, bytes);
-    kvs_batch_release(&shard->batch, old);
-    return KVS_OK;
-}
-
-static kvs_status own_states(kvs_shard *shard, kvs_part *part)
-{
-    for (int i = 0; i < KVS_RULE_STATES_MAX; i++) {
-        KVS_TRY(own(shard, part, &part->states[i]));
-    }
-    return own(shard, part, &part->master);
-}
-
-kvs_status kvs_round_take_states(kvs_shard *shard, kvs_part *part)
-{
-    KVS_TRY(prepare(shard, part, false));
-    return own_states(shard, part);
-}
-
-/* The rule, on the accumulator and `last`. In place if nobody reads the value. */
-static kvs_status apply(kvs_shard *shard, kvs_part *part, const kvs_buffer *accumulator,
-                        const kvs_source *last)
-{
-    kvs_buffer *target = part->value;
-    KVS_TRY(own_states(shard, part));
-    if (!kvs_buffer_own(target)) {
-        KVS_TRY(kvs_pool_take(shard->pool, kvs_part_bytes(part), &target));
-    }
-    part->updates++;
-    kvs_batch_apply(&shard->batch, part, target, accumulator, last);
-    if (target != part->value) {
-        kvs_batch_release(&shard->batch, part->value);
-        part->value = target;
-    }
-    return KVS_OK;
-}
-
-/* No optimizer: the sum becomes the value, and what was the value the next accumulator. */
-static void replace(kvs_shard *shard, kvs_part *part)
-{
-    kvs_buffer *old = part->value;
-    part->value = part->accumulator;
-    part->accumulator = NULL;
-    if (kvs_buffer_own(old)) {
-        part->accumulator = old;
-    } else {
-        kvs_batch_release(&shard->batch, old);
-    }
-}
-
 static kvs_source source_of(const kvs_op *op)
 {
     kvs_source source = {.payload = op->payload};
@@ -232,15 +136,15 @@ static kvs_status update_alone(kvs_shard *shard, kvs_part *part, kvs_op *op)
     }
     kvs_source source = source_of(op);
     bool encoded = op->codec != KVS_CODEC_NONE; /* a rule reads none: it is decoded first */
-    KVS_TRY(prepare(shard, part, part->binding == NULL || encoded));
+    KVS_TRY(kvs_update_prepare(shard, part, part->binding == NULL || encoded));
     if (part->binding != NULL && !encoded) {
-        return apply(shard, part, NULL, &source);
+        return kvs_update_apply(shard, part, NULL, &source);
     }
     kvs_batch_accumulate(&shard->batch, part, part->accumulator, &source, op, true);
     if (part->binding != NULL) {
-        return apply(shard, part, part->accumulator, NULL);
+        return kvs_update_apply(shard, part, part->accumulator, NULL);
     }
-    replace(shard, part);
+    kvs_update_replace(shard, part);
     return KVS_OK;
 }
 
@@ -363,13 +267,13 @@ static kvs_status update_round(kvs_shard *shard, kvs_part *part, const kvs_sourc
         return kvs_rows_update(shard, part);
     }
     if (part->binding == NULL) {
-        replace(shard, part);
+        kvs_update_replace(shard, part);
         return KVS_OK;
     }
     uint32_t accumulated = part->round.terms - (last != NULL ? 1 : 0);
     /* A rule may have come since the round opened: its states are taken now. */
-    KVS_TRY(prepare(shard, part, false));
-    return apply(shard, part, accumulated > 0 ? part->accumulator : NULL, last);
+    KVS_TRY(kvs_update_prepare(shard, part, false));
+    return kvs_update_apply(shard, part, accumulated > 0 ? part->accumulator : NULL, last);
 }
 
 /* The update of a complete round. */
@@ -461,8 +365,8 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
         return true;
     }
     if (!empty) {
-        kvs_status status =
-            is_sparse(part) ? kvs_rows_reserve(shard, part, op) : prepare(shard, part, true);
+        kvs_status status = is_sparse(part) ? kvs_rows_reserve(shard, part, op)
+                                            : kvs_update_prepare(shard, part, true);
         if (status != KVS_OK) {
             kvs_round_answer(shard, op, status);
             return false;

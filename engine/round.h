@@ -32,10 +32,7 @@ void kvs_round_refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status);
 /* The answer to one op, told at the end of the turn. Its payload is used up. */
 void kvs_round_answer(kvs_shard *shard, kvs_op *op, kvs_status status);
 
-/* For rows.c. Takes the states and the master that the part's rule needs, to be
- * written to; lets go of a master that it does not need. */
-kvs_status kvs_round_take_states(kvs_shard *shard, kvs_part *part) KVS_MUST_CHECK;
-/* `sum`, whose reference it takes, stands for the op's payload from now on. */
+/* For rows.c. `sum`, whose reference it takes, stands for the op's payload from now on. */
 void kvs_round_keep_sum(kvs_shard *shard, kvs_op *op, kvs_buffer *sum);
 
 #endif

@@ -4,6 +4,7 @@
 #include "engine/round.h"
 #include "engine/session.h"
 #include "engine/store.h"
+#include "engine/update.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -276,7 +277,7 @@ static kvs_status apply_rule(kvs_shard *shard, kvs_part *part)
         KVS_TRY(reserve_places(shard, part));
         KVS_TRY(reserve_list(shard, part, kvs_part_rows(part)));
     }
-    KVS_TRY(kvs_round_take_states(shard, part));
+    KVS_TRY(kvs_update_take_states(shard, part));
     KVS_TRY(own_value(shard, part));
     part->updates++;
     if (set->count > 0) {
@@ -295,7 +296,7 @@ static kvs_status replace(kvs_shard *shard, kvs_part *part)
 {
     kvs_row_set *set = &part->row_set;
     kvs_buffer *target = part->value;
-    KVS_TRY(kvs_round_take_states(shard, part)); /* of no rule: a master goes */
+    KVS_TRY(kvs_update_take_states(shard, part)); /* of no rule: a master goes */
     if (!kvs_buffer_own(target)) {
         KVS_TRY(kvs_pool_take(shard->pool, kvs_part_bytes(part), &target));
     }

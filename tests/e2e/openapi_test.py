@@ -330,7 +330,7 @@ class Provoke:
         return reply
 
     def SendCommand_501(self, path, method, operation):
-        return self.usual(path, method, operation, body=b'{"head": 4, "body": "2bit"}')
+        return self.usual(path, method, operation, body=b'{"head": 0, "body": "{\\"name\\": \\"lamb\\"}"}')
 
     def SendCommand_204(self, path, method, operation):
         return self.usual(path, method, operation)

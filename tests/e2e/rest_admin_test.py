@@ -262,7 +262,9 @@ class Admin(Case):
         self.assertEqual(send(2), (422, "INVALID_FIELD"))
         self.assertEqual(send(3), (204, ""))
         self.assertEqual(send(4, "2bit,x"), (422, "INVALID_FIELD"))
-        self.assertEqual(send(4, "2bit,0.5"), (501, "UNIMPLEMENTED"))
+        self.assertEqual(send(4, "2bit,0.5"), (204, ""))
+        self.assertEqual(self.rest.get(path + "compression").json["threshold"], 0.5)
+        self.assertEqual(send(0, '{"name": "lars"}'), (501, "UNIMPLEMENTED"))
         for free in (6, 99, -1):
             self.assertEqual(send(free, "anything"), (204, ""))
         self.rest.post("/v1/stores", {"name": "heads-free", "type": "dist_async"})

@@ -39,7 +39,8 @@ typedef struct parameter {
 
 #define PARAMETERS_MAX 8u
 
-typedef enum lazy { LAZY_NONE, LAZY_NO, LAZY_YES } lazy;
+/* LAZY_ALWAYS and LAZY_NEVER: there is no lazy_update to say otherwise. */
+typedef enum lazy { LAZY_NEVER, LAZY_ALWAYS, LAZY_NO, LAZY_YES } lazy;
 
 struct kvs_family {
     const char *name;
@@ -97,6 +98,7 @@ static const kvs_family families[] = {
         .name = "adagrad",
         .in = {BOTH},
         .learning_rate = {TWICE(.01)},
+        .lazy = {TWICE(LAZY_ALWAYS)},
         .rule = {RULES_OF(ADAGRAD)},
         .scalars = kvs_scalars_rho,
         .parameters = {{"eps", KVS_HYPER_EPSILON, COUNTS, {1e-7, NONE}}, {EPSILON, {NONE, 1e-6}}},
@@ -170,6 +172,7 @@ static const kvs_family families[] = {
         .name = "ftrl",
         .in = {BOTH},
         .learning_rate = {TWICE(.1)},
+        .lazy = {TWICE(LAZY_ALWAYS)},
         .rule = {TWICE(KVS_RULE_FTRL)},
         .scalars = kvs_scalars_ftrl,
         .parameters = {{"lamda1", KVS_HYPER_LAMBDA, COUNTS, {.01, .01}},
@@ -326,8 +329,9 @@ double kvs_family_learning_rate(const kvs_family *family, kvs_line line)
 
 bool kvs_family_lazy(const kvs_family *family, kvs_line line, bool *out)
 {
-    *out = family->lazy[line] == LAZY_YES;
-    return family->lazy[line] != LAZY_NONE;
+    lazy kind = family->lazy[line];
+    *out = kind == LAZY_YES || kind == LAZY_ALWAYS;
+    return kind == LAZY_YES || kind == LAZY_NO;
 }
 
 /* ------------------------------------------------------------------ reading and writing */

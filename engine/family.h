@@ -31,7 +31,8 @@ const char *kvs_family_missing(const kvs_family *family, const double *hyper);
 /* True: its schedule is asked before the update is counted. */
 bool kvs_family_lags(const kvs_family *family);
 double kvs_family_learning_rate(const kvs_family *family, kvs_line line);
-/* False: it has no lazy_update; else *out is the default. */
+/* *out: whether rows without a gradient are left alone, unless the optimizer's lazy_update says
+ * otherwise; false: it has no lazy_update. */
 bool kvs_family_lazy(const kvs_family *family, kvs_line line, bool *out);
 
 /* Reads the family's own numbers over their defaults. Errors are collected in the fields'. */

@@ -343,12 +343,6 @@ uint32_t kvs_optimizer_states(const kvs_optimizer *optimizer)
 
 bool kvs_optimizer_is_lazy(const kvs_optimizer *optimizer)
 {
-    static const char *const always[] = {"adagrad", "ftrl", "groupadagrad"};
-    for (size_t i = 0; i < sizeof always / sizeof always[0]; i++) {
-        if (strcmp(kvs_optimizer_name(optimizer), always[i]) == 0) {
-            return true;
-        }
-    }
     return optimizer->lazy_update;
 }
 

@@ -106,6 +106,7 @@ static void move_to(piece *p, const kvs_apply_item *from, size_t first, size_t e
     size_t bytes = elements * p->element_bytes;
     p->weight = part_of(from->target, first * p->element_bytes, bytes);
     p->item.elements = elements;
+    p->item.scalars.element = from->scalars.element + first;
     if (from->accumulator != NULL) {
         p->accumulator = part_of(from->accumulator, gradient * p->element_bytes, bytes);
     }

@@ -412,6 +412,47 @@ static void noise_has_the_same_bits_however_it_is_cut(void **state)
     }
 }
 
+/* Rows that are updated by themselves get the noise of their places. */
+static void noise_of_a_row_is_that_of_its_place(void **state)
+{
+    enum { ROWS = 6, ROW = 70 };
+    kvs_contract_side *side = &kvs_contract_of(state)->side[0];
+    static const uint32_t list[] = {1, 2, 4};
+    static const float zeros[ROWS * ROW];
+    float whole[ROWS * ROW];
+    float parts[ROWS * ROW];
+    kvs_optimizer *optimizer = parse("{\"name\": \"sgld\"}");
+    if (!side->backend->rows) {
+        kvs_optimizer_unref(optimizer);
+        skip();
+    }
+    for (int by_rows = 0; by_rows < 2; by_rows++) {
+        kvs_memory weight = kvs_contract_memory(side, zeros, sizeof zeros);
+        kvs_memory sum = kvs_contract_memory(side, zeros, sizeof zeros);
+        kvs_apply_item item = {.weight = &weight,
+                               .target = &weight,
+                               .accumulator = &sum,
+                               .elements = ROWS * ROW,
+                               .dtype = KVS_F32};
+        kvs_optimizer_scalars(optimizer, (kvs_multipliers){1, 1}, 1, &item.scalars);
+        item.scalars.element = ELEMENT_FIRST;
+        if (by_rows == 1) {
+            item.rows = (kvs_rows){.list = list, .count = 3, .elements = ROW};
+            item.elements = 3 * ROW;
+        }
+        assert_int_equal(side->backend->table->apply(side->stream, &item, 1), KVS_OK);
+        kvs_contract_read(side, &weight, by_rows == 1 ? parts : whole);
+        kvs_contract_free(side, &weight);
+        kvs_contract_free(side, &sum);
+    }
+    for (size_t i = 0; i < ROWS * ROW; i++) {
+        bool listed = i / ROW == 1 || i / ROW == 2 || i / ROW == 4;
+        assert_true(whole[i] != 0);
+        assert_true(parts[i] == (listed ? whole[i] : 0));
+    }
+    kvs_optimizer_unref(optimizer);
+}
+
 static void one_batch_applies_different_rules(void **state)
 {
     kvs_contract *contract = kvs_contract_of(state);
@@ -484,6 +525,7 @@ kvs_contract_tests kvs_contract_rule_tests(void)
         cmocka_unit_test(known_numbers_come_out),
         cmocka_unit_test(test_rule_of_1_9_keeps_a_copy_of_the_weight),
         cmocka_unit_test(noise_has_the_same_bits_however_it_is_cut),
+        cmocka_unit_test(noise_of_a_row_is_that_of_its_place),
         cmocka_unit_test(one_batch_applies_different_rules),
         cmocka_unit_test(a_rule_for_another_dtype_is_refused_and_changes_nothing),
     };

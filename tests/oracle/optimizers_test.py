@@ -6,13 +6,15 @@ by themselves:
 
 - f64: a step makes a few errors of 1e-16 of its terms, and 1,000 steps were seen to leave 2e-14 of
   the weight or of 1; 1e-12 is far above that, and far below any wrong formula.
-- f32: errors are 5e8 times those of f64: 5e-5 of the weight, or of the largest step times the square
-  root of 1,000, where 1e-5 was seen. Rules that take a sign are left out: where the argument is as
-  small as its error, the sign is anybody's.
+- f32: errors are 5e8 times those of f64: 5e-5 of the weight, or of the largest step times the
+  square root of 1,000, where 1e-5 was seen. Rules that take a sign are left out: where the argument
+  is as small as its error, the sign is anybody's.
 """
 
+import json
 import math
 import pathlib
+import re
 import sys
 import unittest
 
@@ -460,6 +462,9 @@ SCHEDULES = [
      "warmup_begin_lr": 0.2, "warmup_mode": "constant"},
 ]
 SIGNS = {"signum", "lion"}
+# Fields that every optimizer has, but the rate.
+SHARED = {"name", "wd", "rescale_grad", "clip_gradient", "multi_precision", "lr_scheduler",
+          "lr_mult", "wd_mult", "begin_num_update", "rules"}
 
 
 def settings():
@@ -524,6 +529,23 @@ class Optimizers(case.Case):
                         worst["f32"] = max(worst["f32"], error)
                     count += 1
         print(f"{count} settings of {STEPS} steps; largest errors, in tolerances: {worst}")
+
+    def test_the_document_names_every_field_with_its_default(self):
+        text = (case.SOURCE / "docs" / "OPTIMIZERS.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| `(\w+)` \| ([\d., ]+) \| `(.*?)` \|", text, re.M)
+        told = {(name, line): json.loads("{" + own + "}")
+                for name, lines, own in rows for line in lines.split(", ")}
+        found = {}
+        with kvstored.create("local") as kv:
+            for name in kvstored.optimizer.names():
+                for line in ("1.9", "2.0"):
+                    try:
+                        kv.set_optimizer({"name": name, "rules": line})
+                    except kvstored.KVStoreError:
+                        continue
+                    own = kv.get_optimizer()
+                    found[name, line] = {key: own[key] for key in own if key not in SHARED}
+        self.assertEqual(found, told)
 
     def test_the_oracle_knows_every_optimizer_that_the_server_has(self):
         with kvstored.create("local") as kv:

@@ -74,8 +74,8 @@ void kvs_profile_span(kvs_profile *profile, kvs_stage stage, uint64_t begun_ns, 
     if (thread == 0) {
         thread = (uint32_t)gettid();
     }
-    atomic_store_explicit(&to->ticket, 0, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release);
+    /* Acquire: what follows is not written before it. */
+    (void)atomic_exchange_explicit(&to->ticket, 0, memory_order_acq_rel);
     atomic_store_explicit(&to->begun_ns, begun_ns, memory_order_relaxed);
     atomic_store_explicit(&to->took_ns, ended_ns > begun_ns ? ended_ns - begun_ns : 0,
                           memory_order_relaxed);
@@ -102,12 +102,12 @@ static void print_us(FILE *to, const char *name, uint64_t ns)
 static bool print_span(span *from, uint64_t number, FILE *to, bool first)
 {
     uint64_t ticket = atomic_load_explicit(&from->ticket, memory_order_acquire);
-    uint64_t begun_ns = atomic_load_explicit(&from->begun_ns, memory_order_relaxed);
-    uint64_t took_ns = atomic_load_explicit(&from->took_ns, memory_order_relaxed);
-    uint64_t bytes = atomic_load_explicit(&from->bytes, memory_order_relaxed);
-    uint64_t rank_parts = atomic_load_explicit(&from->rank_parts, memory_order_relaxed);
-    uint64_t stage_thread = atomic_load_explicit(&from->stage_thread, memory_order_relaxed);
-    atomic_thread_fence(memory_order_acquire);
+    /* Acquire: the second look at the ticket comes after them. */
+    uint64_t begun_ns = atomic_load_explicit(&from->begun_ns, memory_order_acquire);
+    uint64_t took_ns = atomic_load_explicit(&from->took_ns, memory_order_acquire);
+    uint64_t bytes = atomic_load_explicit(&from->bytes, memory_order_acquire);
+    uint64_t rank_parts = atomic_load_explicit(&from->rank_parts, memory_order_acquire);
+    uint64_t stage_thread = atomic_load_explicit(&from->stage_thread, memory_order_acquire);
     if (ticket != number + 1 ||
         atomic_load_explicit(&from->ticket, memory_order_relaxed) != ticket ||
         stage_thread >> 32 >= KVS_STAGES) {

@@ -110,18 +110,20 @@ static kvs_status set_compression(kvs_admin_request *request, kvs_store *store,
                                   const kvs_store_info *info, const char *body)
 {
     (void)store;
-    char *end = NULL;
     size_t type_bytes = strcspn(body, ",");
-    double threshold = 0;
+    json_t *inner =
+        json_pack("{s:s, s:{s:s%}}", "store", info->name, "compression", "type", body, type_bytes);
     if (body[type_bytes] == ',') {
-        threshold = strtod(body + type_bytes + 1, &end);
-        if (end == body + type_bytes + 1 || *end != '\0') {
+        char *end = NULL;
+        json_t *threshold = json_real(strtod(body + type_bytes + 1, &end)); /* NULL: nan, inf */
+        if (end == body + type_bytes + 1 || *end != '\0' || threshold == NULL) {
+            json_decref(threshold);
+            json_decref(inner);
             return kvs_problem_set(request->problem, KVS_INVALID_FIELD,
                                    "/body is TYPE or TYPE,THRESHOLD, as 2bit,0.5");
         }
+        (void)json_object_set_new(json_object_get(inner, "compression"), "threshold", threshold);
     }
-    json_t *inner = json_pack("{s:s, s:{s:s%, s:f}}", "store", info->name, "compression", "type",
-                              body, type_bytes, "threshold", threshold);
     return call(request, "SetCompression", inner);
 }
 

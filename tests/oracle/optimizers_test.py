@@ -7,8 +7,8 @@ by themselves:
 - f64: a step makes a few errors of 1e-16 of its terms, and 1,000 steps were seen to leave 2e-14 of
   the weight or of 1; 1e-12 is far above that, and far below any wrong formula.
 - f32: errors are 5e8 times those of f64: 5e-5 of the weight, or of the largest step times the
-  square root of 1,000, where 1e-5 was seen. Rules that take a sign are left out: where the argument
-  is as small as its error, the sign is anybody's.
+  square root of 1,000, where 1e-5 was seen. Rules that take a sign are left out: where the
+  argument is as small as its error, the sign is anybody's.
 """
 
 import json

@@ -18,7 +18,7 @@ static const char usage[] =
     "  --epochs 12  --batch 256  --samples 60000  --seed 1\n"
     "  --learning-rate 0.1  --momentum 0.9              of synchronous SGD\n"
     "  --inner-learning-rate 0.05  --inner-momentum 0.9 of a worker's own steps\n"
-    "  --outer sgd  --outer-learning-rate 0.5  --outer-momentum 0.8\n"
+    "  --outer diloco  --outer-learning-rate 0.7  --outer-momentum 0.9\n"
     "                         what the server does with the mean of start - end\n"
     "  --accuracy-loss NUMBER more than so much below synchronous SGD is a failure (0.01)\n"
     "  --data FOLDER          of dataset-fashion-mnist (" FASHION_FOLDER ")\n"
@@ -127,7 +127,8 @@ int main(int count, char **words)
         .rate = 0.1,
         .momentum = 0.9,
         .accuracy_loss = 0.01,
-        .run = {.local_steps = 50, .outer_name = "sgd", .outer_rate = 0.5, .outer_momentum = 0.8}};
+        .run = {
+            .local_steps = 50, .outer_name = "diloco", .outer_rate = 0.7, .outer_momentum = 0.9}};
     const char *data = FASHION_FOLDER;
     fashion_run_init(&comparison.run.inner);
     comparison.run.inner.learning_rate = 0.05;

@@ -28,10 +28,11 @@ def diloco(*flags):
 
 class DilocoTest(unittest.TestCase):
     def test_20_own_steps_save_19_of_20_bytes_and_cost_at_most_2_points(self):
-        # Measured: 0.8434 beside 0.8533, and 0.8433 beside 0.8492 with another seed.
+        # Measured: 0.8491 beside 0.8533, and 0.8429 beside 0.8492 with another seed.
         got = diloco("--local-steps", "20", "--accuracy-loss", "0.02")
         rounds = STEPS // 20
         self.assertEqual(got["workers"], WORKERS)
+        self.assertEqual(got["outer"], "diloco")
         self.assertEqual(got["bytes"], 2 * rounds * WORKERS * VALUE_BYTES)
         # The gradients of every step, the new weights, and the first weights once.
         self.assertEqual(got["synchronous_bytes"], (2 * STEPS + 1) * WORKERS * VALUE_BYTES)
@@ -41,7 +42,7 @@ class DilocoTest(unittest.TestCase):
 
     def test_steps_that_are_left_at_the_end_are_exchanged_too(self):
         got = diloco("--local-steps", "7", "--accuracy-loss", "1", "--workers", "2",
-                     "--outer-momentum", "0", "--outer-learning-rate", "1",
+                     "--outer", "sgd", "--outer-momentum", "0", "--outer-learning-rate", "1",
                      "--samples", "2560", "--epochs", "1")
         rounds = 2  # of 10 steps
         self.assertEqual(got["bytes"], 2 * rounds * 2 * VALUE_BYTES)

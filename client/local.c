@@ -88,8 +88,9 @@ static kvs_status init_rows(kvs_local *self, kvs_init *init, const kvs_group *gr
 {
     kvs_row_list list;
     kvs_block *block = NULL;
-    KVS_TRY(kvs_local_take_rows(self, group, &list, &block, problem));
-    kvs_status status = init_group(init, group, &list, block->data, problem);
+    const uint8_t *data = NULL;
+    KVS_TRY(kvs_local_take_rows(self, group, &list, &block, &data, problem));
+    kvs_status status = init_group(init, group, &list, data, problem);
     kvs_block_unref(block);
     kvs_row_list_deinit(&list);
     return status;

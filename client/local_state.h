@@ -63,9 +63,11 @@ void kvs_local_move_on(kvs_local *local);
 /* The way back up of this store. */
 void kvs_local_channel_init(kvs_local *local);
 
-/* The rows of a group, cut, and added up in a block: both the caller's. */
+/* The rows of a group, cut, and added up in a block: both the caller's. Of a value with all its
+ * rows nothing is copied: then *block is NULL and *data the value itself. */
 kvs_status kvs_local_take_rows(kvs_local *local, const kvs_group *group, kvs_row_list *list,
-                               kvs_block **block, kvs_problem *problem) KVS_MUST_CHECK;
+                               kvs_block **block, const uint8_t **data,
+                               kvs_problem *problem) KVS_MUST_CHECK;
 
 kvs_status kvs_local_transfer(kv_store *kv, const kvs_transfer *transfer, kv_handle **handle,
                               kvs_problem *problem);

@@ -392,15 +392,21 @@ static kvs_status push_group(kvs_local *self, const kvs_group *group, kvs_proble
 /* ------------------------------------------------------------------ rows */
 
 kvs_status kvs_local_take_rows(kvs_local *local, const kvs_group *group, kvs_row_list *list,
-                               kvs_block **block, kvs_problem *problem)
+                               kvs_block **block, const uint8_t **data, kvs_problem *problem)
 {
     KVS_TRY(kvs_row_list_of_values(list, group, problem));
     size_t size = kvs_dtype_bytes((kvs_dtype)group->values[0]->dtype);
     kvs_status status = kvs_row_list_cut(list, KVS_PART_ELEMENTS);
+    *block = NULL;
+    if (status == KVS_OK && list->whole) {
+        *data = ((const kvs_row_argument *)group->values[0]->data)->rows->data;
+        return KVS_OK;
+    }
     *block = kvs_block_make(&local->pool, (size_t)(list->count * list->row_elements) * size);
     if (status != KVS_OK || *block == NULL) {
         status = kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the rows");
     } else {
+        *data = (*block)->data;
         status = kvs_row_list_sum(list, &local->sum, group, (*block)->data, problem);
     }
     if (status != KVS_OK) {
@@ -435,10 +441,10 @@ static kvs_status push_rows(kvs_local *self, const kvs_group *group, kvs_problem
 {
     kvs_row_list list;
     kvs_block *block = NULL;
-    KVS_TRY(kvs_local_take_rows(self, group, &list, &block, problem));
-    kvs_status status = self->updater != NULL
-                            ? update_rows(self, group, &list, block->data, problem)
-                            : push_whole(self, group, &list, block->data, problem);
+    const uint8_t *data = NULL;
+    KVS_TRY(kvs_local_take_rows(self, group, &list, &block, &data, problem));
+    kvs_status status = self->updater != NULL ? update_rows(self, group, &list, data, problem)
+                                              : push_whole(self, group, &list, data, problem);
     kvs_block_unref(block);
     kvs_row_list_deinit(&list);
     return status;

@@ -9,6 +9,8 @@
 
 /* A part costs at least this much of what may be ahead, so that tiny parts are bounded too. */
 #define PART_BYTES_MIN 256u
+/* Row ids of a session's pulls that are not answered, 8 bytes each; one pull may have more. */
+#define ROW_IDS_MAX ((uint64_t)1 << 22)
 
 static uint64_t cost_of(const kvs_op *op)
 {
@@ -335,7 +337,8 @@ static uint64_t read_ids(const kvs_pull_key *in, uint64_t rows, uint64_t *ids)
 }
 
 /* What of the key is wanted: all parts, or rows. */
-static kvs_status take_ids(kvs_op *op, const kvs_pull_key *in, kvs_problem *problem)
+static kvs_status take_ids(kvs_session *session, kvs_op *op, const kvs_pull_key *in,
+                           kvs_problem *problem)
 {
     kvs_key *key = op->key;
     op->parts_wanted = key->part_count;
@@ -355,12 +358,20 @@ static kvs_status take_ids(kvs_op *op, const kvs_pull_key *in, kvs_problem *prob
     }
     uint64_t rows = key->elements / key->row_elements;
     uint64_t part_rows = key->part_elements / key->row_elements;
-    op->row_id_count = read_ids(in, rows, op->row_ids);
-    if (op->row_id_count == UINT64_MAX) {
+    uint64_t count = read_ids(in, rows, op->row_ids);
+    if (count == UINT64_MAX) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
                                "a row id is not below %" PRIu64 ", the rows of \"%s\"", rows,
                                key->name);
     }
+    if (session->row_ids > 0 && session->row_ids + count > ROW_IDS_MAX) {
+        return kvs_problem_set(problem, KVS_TOO_MANY, "%" PRIu64 " row ids are waiting",
+                               session->row_ids);
+    }
+    uint64_t *less = realloc(op->row_ids, count * sizeof *less);
+    op->row_ids = less != NULL ? less : op->row_ids;
+    op->row_id_count = count;
+    session->row_ids += count;
     op->of_rows = true;
     op->parts_wanted = 0;
     for (uint64_t i = 0; i < op->row_id_count; i++) {
@@ -396,7 +407,7 @@ static void pull_key(kvs_session *session, kvs_channel *channel, const kvs_pull_
             status = kvs_problem_set(&problem, KVS_TOO_MANY, "too many pulls are waiting");
         } else {
             op->key = key;
-            status = take_ids(op, in, &problem);
+            status = take_ids(session, op, in, &problem);
         }
     }
     if (status != KVS_OK) {

@@ -134,6 +134,7 @@ void kvs_session_free_op(kvs_session *session, kvs_op *op)
     }
     free(op->rows);
     free(op->row_ids);
+    session->row_ids -= op->row_id_count;
     op->next = session->free_ops;
     session->free_ops = op;
     if (--session->ops_live == 0) {

@@ -60,6 +60,7 @@ struct kvs_session {
     kvs_op *free_ops;
     struct kvs_op_slab *slabs;
     size_t ops_live, ops_made;
+    uint64_t row_ids; /* of its pulls by rows */
     uint64_t credit_limit, credit_used;
     kvs_channel *push_channel; /* a reference: the last that pushed; credit goes there */
     kvs_channel *dirty;

@@ -1,6 +1,6 @@
 #include "client/dist.h"
 #include "client/local.h"
-#include "client/row_list.h"
+#include "client/row_arrays.h"
 #include "client/store.h"
 
 #include <ctype.h>
@@ -265,63 +265,17 @@ kv_status kv_broadcast(kv_store *kv, const kv_key *keys, const kv_array *values,
 
 /* ------------------------------------------------------------------ rows */
 
-/* Arrays that stand for row_sparse values, so that a call of rows is grouped and checked like any.
- */
-typedef struct row_arrays {
-    kv_array *arrays;
-    kvs_row_argument *arguments;
-} row_arrays;
-
-static size_t count_rows(const size_t *counts, size_t count)
-{
-    size_t total = counts == NULL ? count : 0;
-    for (size_t i = 0; counts != NULL && i < count; i++) {
-        total += counts[i];
-    }
-    return total;
-}
-
-static void free_row_arrays(row_arrays *rows)
-{
-    free(rows->arrays);
-    free(rows->arguments);
-}
-
-static kvs_status make_row_arrays(const kv_row_sparse *values, size_t count, const kv_array *wanted,
-                                  size_t wanted_count, row_arrays *out, kvs_problem *problem)
-{
-    if (count > 0 && values == NULL) {
-        return kvs_problem_set(problem, KVS_INVALID_FIELD, "there are no values");
-    }
-    out->arrays = calloc(count + 1, sizeof *out->arrays);
-    out->arguments = calloc(count + 1, sizeof *out->arguments);
-    if (out->arrays == NULL || out->arguments == NULL) {
-        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the call");
-    }
-    for (size_t i = 0; i < count; i++) {
-        out->arguments[i].rows = (kv_row_sparse *)&values[i];
-        if (wanted_count > 0) {
-            out->arguments[i].wanted = &wanted[wanted_count == 1 ? 0 : i];
-        }
-        out->arrays[i] = (kv_array){.data = &out->arguments[i],
-                                    .dtype = values[i].dtype,
-                                    .rank = values[i].rank,
-                                    .shape = values[i].shape};
-    }
-    return KVS_OK;
-}
-
 kv_status kv_init_row_sparse(kv_store *kv, const kv_key *keys, const kv_row_sparse *values,
                              size_t count)
 {
     kvs_problem problem = {0};
-    row_arrays rows = {0};
-    kvs_status status = make_row_arrays(values, count, NULL, 0, &rows, &problem);
+    kvs_row_arrays rows = {0};
+    kvs_status status = kvs_row_arrays_make(values, count, NULL, 0, &rows, &problem);
     if (status == KVS_OK) {
         kvs_arguments arguments = {.keys = keys, .values = rows.arrays, .count = count};
         status = init_keys(kv, &arguments, true, &problem);
     }
-    free_row_arrays(&rows);
+    kvs_row_arrays_deinit(&rows);
     return kvs_client_finish(kv, status, &problem);
 }
 
@@ -330,41 +284,17 @@ kv_status kv_push_row_sparse(kv_store *kv, const kv_key *keys, const kv_row_spar
                              kv_handle **handle)
 {
     kvs_problem problem = {0};
-    row_arrays rows = {0};
-    kvs_status status =
-        make_row_arrays(values, count_rows(value_counts, count), NULL, 0, &rows, &problem);
+    kvs_row_arrays rows = {0};
+    kvs_status status = kvs_row_arrays_make(values, kvs_row_arrays_count(value_counts, count), NULL,
+                                            0, &rows, &problem);
     if (status == KVS_OK) {
         kvs_arguments arguments = {
             .keys = keys, .count = count, .values = rows.arrays, .value_counts = value_counts};
         kvs_transfer transfer = {.push = true, .sparse = true, .priority = priority};
         status = run_transfer(kv, &arguments, &transfer, handle, &problem);
     }
-    free_row_arrays(&rows);
+    kvs_row_arrays_deinit(&rows);
     return kvs_client_finish(kv, status, &problem);
-}
-
-/* Is every list of ids one that can be read, and are there as many as outs, or one for all? */
-static kvs_status check_row_ids(const kv_array *row_ids, size_t row_ids_count, size_t outs,
-                                kvs_problem *problem)
-{
-    if (row_ids == NULL || (row_ids_count != 1 && row_ids_count != outs)) {
-        return kvs_problem_set(problem, KVS_INVALID_FIELD,
-                               "there is one list of row ids for all outs, or one for each");
-    }
-    for (size_t i = 0; i < row_ids_count; i++) {
-        kvs_shape shape;
-        uint64_t elements = 0;
-        bool shaped = row_ids[i].rank <= KVS_DIMENSIONS_MAX &&
-                      (row_ids[i].rank == 0 || row_ids[i].shape != NULL);
-        if (shaped) {
-            kvs_array_shape(&row_ids[i], &shape);
-        }
-        if (!shaped || !kvs_shape_elements(&shape, &elements) ||
-            (elements > 0 && row_ids[i].data == NULL)) {
-            return kvs_problem_set(problem, KVS_INVALID_TENSOR, "a list of row ids is no array");
-        }
-    }
-    return KVS_OK;
 }
 
 kv_status kv_row_sparse_pull(kv_store *kv, const kv_key *keys, kv_row_sparse *outs,
@@ -372,11 +302,11 @@ kv_status kv_row_sparse_pull(kv_store *kv, const kv_key *keys, kv_row_sparse *ou
                              size_t row_ids_count, size_t count, int priority, kv_handle **handle)
 {
     kvs_problem problem = {0};
-    row_arrays rows = {0};
-    size_t total = count_rows(out_counts, count);
-    kvs_status status = check_row_ids(row_ids, row_ids_count, total, &problem);
+    kvs_row_arrays rows = {0};
+    size_t total = kvs_row_arrays_count(out_counts, count);
+    kvs_status status = kvs_row_ids_check(row_ids, row_ids_count, total, &problem);
     if (status == KVS_OK) {
-        status = make_row_arrays(outs, total, row_ids, row_ids_count, &rows, &problem);
+        status = kvs_row_arrays_make(outs, total, row_ids, row_ids_count, &rows, &problem);
     }
     if (status == KVS_OK) {
         kvs_arguments arguments = {
@@ -384,7 +314,7 @@ kv_status kv_row_sparse_pull(kv_store *kv, const kv_key *keys, kv_row_sparse *ou
         kvs_transfer transfer = {.pull = true, .sparse = true, .priority = priority};
         status = run_transfer(kv, &arguments, &transfer, handle, &problem);
     }
-    free_row_arrays(&rows);
+    kvs_row_arrays_deinit(&rows);
     return kvs_client_finish(kv, status, &problem);
 }
 

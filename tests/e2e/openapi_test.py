@@ -330,7 +330,8 @@ class Provoke:
         return reply
 
     def SendCommand_501(self, path, method, operation):
-        return self.usual(path, method, operation, body=b'{"head": 0, "body": "{\\"name\\": \\"lamb\\"}"}')
+        command = json.dumps({"head": 0, "body": json.dumps({"name": "lamb"})})
+        return self.usual(path, method, operation, body=command.encode())
 
     def SendCommand_204(self, path, method, operation):
         return self.usual(path, method, operation)

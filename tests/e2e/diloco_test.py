@@ -10,7 +10,7 @@ import support
 
 DATA = pathlib.Path("/usr/share/datasets/fashion-mnist")
 PROGRAM = sys.argv.pop(1) if len(sys.argv) > 1 else str(support.BINARY / "bin" / "diloco")
-WORKERS, SAMPLES, EPOCHS, BATCH = 4, 15360, 6, 256
+WORKERS, SAMPLES, EPOCHS, BATCH = 4, 10240, 4, 256
 STEPS = EPOCHS * (SAMPLES // BATCH)
 VALUE_BYTES = 4 * (784 * 128 + 128 + 128 * 10 + 10)
 
@@ -28,7 +28,8 @@ def diloco(*flags):
 
 class DilocoTest(unittest.TestCase):
     def test_20_own_steps_save_19_of_20_bytes_and_cost_at_most_2_points(self):
-        # Measured: 0.8491 beside 0.8533, and 0.8429 beside 0.8492 with another seed.
+        # Measured: 0.8296 beside 0.8350; with seeds 2 and 3 0.8269 beside 0.8328, 0.8266 beside
+        # 0.8278.
         got = diloco("--local-steps", "20", "--accuracy-loss", "0.02")
         rounds = STEPS // 20
         self.assertEqual(got["workers"], WORKERS)
@@ -37,8 +38,8 @@ class DilocoTest(unittest.TestCase):
         # The gradients of every step, the new weights, and the first weights once.
         self.assertEqual(got["synchronous_bytes"], (2 * STEPS + 1) * WORKERS * VALUE_BYTES)
         self.assertGreater(got["bytes_ratio"], 19.9)
-        self.assertGreater(got["accuracy"], 0.82)
-        self.assertGreater(got["synchronous_accuracy"], 0.83)
+        self.assertGreater(got["accuracy"], 0.81)
+        self.assertGreater(got["synchronous_accuracy"], 0.82)
 
     def test_steps_that_are_left_at_the_end_are_exchanged_too(self):
         got = diloco("--local-steps", "7", "--accuracy-loss", "1", "--workers", "2",

@@ -183,6 +183,7 @@ static void fill_table(decoder *to, kvs_codec codec, float threshold)
 
 static void decode_int8(decoder *to, const kvs_payload *payload)
 {
+    KVS_CHECK(to->elements <= KVS_PART_ELEMENTS);
     size_t scales_bytes = (size_t)scales_of(to->elements) * sizeof to->scales[0];
     kvs_payload scales = kvs_payload_slice(payload, 0, scales_bytes);
     kvs_payload steps = kvs_payload_slice(payload, scales_bytes, payload->bytes - scales_bytes);
@@ -193,7 +194,6 @@ static void decode_int8(decoder *to, const kvs_payload *payload)
 void kvs_codec_decode(kvs_codec codec, float threshold, const kvs_payload *payload, float *target,
                       uint64_t elements, bool first)
 {
-    KVS_CHECK(elements <= KVS_PART_ELEMENTS);
     KVS_CHECK(kvs_codec_known(codec));
     decoder to; /* some 12 KiB: filled as far as the codec needs it */
     to.target = target;

@@ -38,7 +38,7 @@ kvs_status kvs_codec_judge(kvs_codec codec, float threshold, uint64_t elements,
                            const kvs_payload *payload, kvs_problem *problem) KVS_MUST_CHECK;
 
 /* first: target := decoded (what ENTRIES do not name is 0), else target := target + decoded. The
- * payload has been judged; elements <= KVS_PART_ELEMENTS. */
+ * payload has been judged; of INT8 elements <= KVS_PART_ELEMENTS. */
 void kvs_codec_decode(kvs_codec codec, float threshold, const kvs_payload *payload, float *target,
                       uint64_t elements, bool first);
 

@@ -42,7 +42,7 @@ typedef struct kvs_part {
     kvs_key *key;
     kvs_shard *shard;
     uint64_t index;    /* in its key */
-    uint64_t elements; /* at most KVS_PART_ELEMENTS */
+    uint64_t elements; /* at most KVS_PART_ELEMENTS; or one row, of at most KVS_PART_BYTES_MAX */
 
     _Atomic uint64_t version; /* the count; advanced by update, failure and assignment */
     kvs_buffer *value;

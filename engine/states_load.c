@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of one part's state: f32 has twice the bytes of the f16 or bf16 that it belongs to. */
+#define STATE_BYTES_MAX (2 * KVS_PART_BYTES_MAX)
+
 struct kvs_states_load {
     kvs_store *store; /* a reference */
     kvs_capture *capture;
@@ -32,7 +35,7 @@ kvs_status kvs_states_load_open(kvs_store *store, kvs_states_load **out, kvs_pro
 {
     kvs_states_load *load = calloc(1, sizeof *load);
     if (load != NULL) {
-        load->part = malloc(KVS_PART_BYTES_MAX);
+        load->part = malloc(STATE_BYTES_MAX);
     }
     if (load == NULL || load->part == NULL) {
         free(load);

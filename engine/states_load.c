@@ -180,10 +180,13 @@ static void judge_tensor(kvs_states_load *load, kvs_safetensor *tensor,
 }
 
 /* Compares what the file has with what the store needs; each misfit is noted. */
-static void judge_tensors(kvs_states_load *load, const kvs_state_tensors *wanted)
+static kvs_status judge_tensors(kvs_states_load *load, const kvs_state_tensors *wanted)
 {
     bool *found = calloc(wanted->count + 1, sizeof *found);
-    for (size_t i = 0; found != NULL && i < load->file.count; i++) {
+    if (found == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    for (size_t i = 0; i < load->file.count; i++) {
         kvs_safetensor *tensor = &load->file.tensors[i];
         const kvs_safetensor *at = wanted->count == 0
                                        ? NULL
@@ -196,12 +199,13 @@ static void judge_tensors(kvs_states_load *load, const kvs_state_tensors *wanted
             judge_tensor(load, tensor, at);
         }
     }
-    for (size_t i = 0; found != NULL && i < wanted->count; i++) {
+    for (size_t i = 0; i < wanted->count; i++) {
         if (!found[i]) {
             misfit(load, &wanted->list[i], "is missing");
         }
     }
     free(found);
+    return KVS_OK;
 }
 
 /* Are there values in the file? Then all of them have to be. */
@@ -245,12 +249,13 @@ static kvs_status judge(kvs_states_load *load, kvs_problem *problem)
         status = load->store->engine->backend->table->open_stream(load->store->engine->backend,
                                                                   &load->stream);
     }
+    if (status == KVS_OK) {
+        status = judge_tensors(load, &wanted);
+    }
+    kvs_state_tensors_deinit(&wanted);
     if (status != KVS_OK) {
-        kvs_state_tensors_deinit(&wanted);
         return kvs_problem_set(problem, status, "nothing was loaded");
     }
-    judge_tensors(load, &wanted);
-    kvs_state_tensors_deinit(&wanted);
     load->judged = true;
     return load->misfit_count > 0 ? tell_misfits(load, problem) : check_budget(load, problem);
 }

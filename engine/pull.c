@@ -91,8 +91,9 @@ static kvs_status take_rows(kvs_op *op, const kvs_op *parent)
     return KVS_OK;
 }
 
-/* What is asked next for the key, or NULL: there is no room for it now. */
-static kvs_op *make_next(kvs_session *session, kvs_channel *channel, const kvs_op *parent)
+/* What is asked next for the key, or NULL: there is no room for it now, or *status. */
+static kvs_op *make_next(kvs_session *session, kvs_channel *channel, const kvs_op *parent,
+                         kvs_status *status)
 {
     kvs_op *op = kvs_session_make_op(session, channel, KVS_OP_PULL);
     if (op == NULL) {
@@ -104,7 +105,8 @@ static kvs_op *make_next(kvs_session *session, kvs_channel *channel, const kvs_o
     op->sequence = parent->sequence;
     op->after = parent->after;
     op->min_version = parent->min_version;
-    if (parent->of_rows && take_rows(op, parent) != KVS_OK) {
+    *status = parent->of_rows ? take_rows(op, parent) : KVS_OK;
+    if (*status != KVS_OK) {
         kvs_session_free_op(session, op);
         return NULL;
     }
@@ -117,11 +119,29 @@ static kvs_op *make_next(kvs_session *session, kvs_channel *channel, const kvs_o
     return op;
 }
 
+/* Asks for no more of the first key, which is refused: perhaps no op is out to come back and have
+ * it tried again. */
+static void give_up(kvs_session *session, kvs_channel *channel, kvs_status status, uint64_t now_ns)
+{
+    kvs_op *parent = channel->pulls_first;
+    parent->status = parent->status == KVS_OK ? status : parent->status;
+    parent->parts_wanted = parent->parts_asked;
+    dequeue(session, channel, now_ns);
+    if (parent->parts_given == parent->parts_asked) {
+        kvs_pull_drop(session, parent, now_ns);
+    } /* else its last part ends it */
+}
+
 void kvs_pull_ask(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
 {
     while (channel->pulls_first != NULL) {
         kvs_op *parent = channel->pulls_first;
-        kvs_op *op = make_next(session, channel, parent);
+        kvs_status status = KVS_OK;
+        kvs_op *op = make_next(session, channel, parent, &status);
+        if (status != KVS_OK) {
+            give_up(session, channel, status, now_ns);
+            continue;
+        }
         if (op == NULL) {
             return;
         }

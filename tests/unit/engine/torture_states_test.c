@@ -1,4 +1,4 @@
-/* Every allocation of a save and a load of states, and of pushes of rows, fails once, and
+/* Every allocation of a save and a load of states, and of pushes and pulls of rows, fails once, and
  * from there on: what was refused has changed nothing, all is answered, the next try succeeds. */
 #include "engine/states.h"
 #include "engine/store.h"
@@ -21,6 +21,7 @@
 #define ELEMENTS (ROWS * WIDTH)
 
 static const float ones[ELEMENTS] = {1, 1, 1, 1, 1, 1, 1, 1};
+static const uint8_t ids[ROWS] = {0, 1, 2, 3};
 
 typedef struct world {
     fixture f;
@@ -154,6 +155,22 @@ static kvs_status push_rows(world *w, uint64_t n, bool goes_on, bool *failed)
     return status[0] != KVS_OK ? status[0] : status[1];
 }
 
+static kvs_status pull_rows(world *w, uint64_t n, bool goes_on, bool *failed)
+{
+    kvs_pull_key pull = {.key = "e",
+                         .key_bytes = 1,
+                         .sequence = w->a->sequence,
+                         .row_ids = ids,
+                         .row_ids_bytes = ROWS};
+    fixture_pull_keys(w->a, &pull, 1);
+    failing_alloc_begin(n, goes_on);
+    fixture_run_all(&w->f);
+    *failed = failing_alloc_end();
+    kvs_status status = fixture_status(w->a, pull.sequence);
+    w->a->sequence += status == KVS_TOO_MANY ? 0 : 1; /* has not used its sequence */
+    return status;
+}
+
 /* ------------------------------------------------------------------ the worlds */
 
 static void open_world(world *w)
@@ -229,12 +246,19 @@ static void a_push_of_rows_survives_every_failed_allocation(void **state)
     torture(push_rows);
 }
 
+static void a_pull_of_rows_survives_every_failed_allocation(void **state)
+{
+    (void)state;
+    torture(pull_rows);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_save_survives_every_failed_allocation),
         cmocka_unit_test(a_load_survives_every_failed_allocation),
         cmocka_unit_test(a_push_of_rows_survives_every_failed_allocation),
+        cmocka_unit_test(a_pull_of_rows_survives_every_failed_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

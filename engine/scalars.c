@@ -92,7 +92,8 @@ void kvs_scalars_adamax(const double *hyper, uint64_t begin, uint64_t t, kvs_rul
 
 /* The momentum of update n is beta1 (1 - 0.96^(n decay) / 2). MXNet keeps one product of momenta
  * for all keys; here it is the key's own. Below 2^-60 the product is lost beside 1, so what follows
- * need not be multiplied: some 400 factors at beta1 = 0.9, whatever t. */
+ * need not be multiplied; and once 0.96^(n decay) is lost beside 1, all momenta are beta1. So there
+ * are some 400 factors at beta1 = 0.9 and never more than a few thousand, whatever t. */
 void kvs_scalars_nadam(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
 {
     kvs_scalars_beta(hyper, begin, t, out);
@@ -100,6 +101,10 @@ void kvs_scalars_nadam(const double *hyper, uint64_t begin, uint64_t t, kvs_rule
     double power = kvs_power(step, begin + 1);
     double product = 1;
     for (uint64_t n = begin + 1; n <= t && product > 0x1p-60; n++) {
+        if (power < 0x1p-60) {
+            product *= kvs_power(out->beta1, t - n + 1);
+            break;
+        }
         product *= out->beta1 * (1 - 0.5 * power);
         power *= step;
     }

@@ -121,6 +121,25 @@ static void nadam_multiplies_the_momenta_since_counting_began(void **state)
     near(late.mean_part, 0.9);
 }
 
+/* Where the momenta come to nearly 1, which leaves no end to wait for. */
+static void nadam_takes_no_longer_late_than_early(void **state)
+{
+    (void)state;
+    double product = 1;
+    for (uint64_t t = 1; t <= 5000; t++) {
+        product *= 0.9999 * (1 - 0.5 * pow(0.96, (double)t));
+    }
+    kvs_rule_scalars got =
+        numbers("{\"name\": \"nadam\", \"beta1\": 0.9999, \"schedule_decay\": 1}", 5000);
+    near(got.gradient_part, (1 - 0.9999) / (1 - product));
+    near(got.mean_part, 0.9999 / (1 - product * 0.9999));
+    kvs_rule_scalars late =
+        numbers("{\"name\": \"nadam\", \"beta1\": 0.9999999999999999, \"schedule_decay\": 1}",
+                UINT64_C(1) << 60);
+    near(late.gradient_part, 1 - 0.9999999999999999);
+    near(late.mean_part, 0.9999999999999999);
+}
+
 static void sgld_halves_the_rate_and_adds_its_root(void **state)
 {
     (void)state;
@@ -185,6 +204,7 @@ int main(void)
         cmocka_unit_test(signum_decays_by_itself),
         cmocka_unit_test(a_bias_is_corrected_unless_told_not_to),
         cmocka_unit_test(nadam_multiplies_the_momenta_since_counting_began),
+        cmocka_unit_test(nadam_takes_no_longer_late_than_early),
         cmocka_unit_test(sgld_halves_the_rate_and_adds_its_root),
         cmocka_unit_test(a_first_update_is_told),
         cmocka_unit_test(lbsgd_uses_what_it_gathers_at_a_growing_rate),

@@ -153,17 +153,20 @@ static bool add_payload(kvs_replies *replies, kvs_send *send, const kvs_value_pa
     return done;
 }
 
-/* How many of `count` parts the next frame holds, and their bytes. */
+/* How many of `count` parts the next frame holds, and the bytes of their payload. Row ids, which
+ * may take more than their rows, count beside it. */
 static size_t frame_parts(const kvs_value_part *parts, size_t count, uint64_t *bytes)
 {
     size_t taken = 0;
+    uint64_t with_ids = 0;
     *bytes = 0;
     while (taken < count && taken < KVS_FRAME_PARTS_MAX) {
-        uint64_t more = parts[taken].header.payload_bytes;
-        if (taken > 0 && *bytes + more > KVS_FRAME_PAYLOAD_BYTES_MAX) {
+        const kvs_part_header *header = &parts[taken].header;
+        with_ids += header->payload_bytes + header->row_ids_bytes;
+        if (taken > 0 && with_ids > KVS_FRAME_PAYLOAD_BYTES_MAX) {
             break;
         }
-        *bytes += more;
+        *bytes += header->payload_bytes;
         taken++;
     }
     return taken;

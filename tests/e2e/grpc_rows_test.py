@@ -90,6 +90,21 @@ class Rows(Case):
         self.push([], [1.0] * (ROWS * WIDTH), storage=pb.STORAGE_DENSE)
         self.assertEqual(self.worker.pull(self.key), {self.key: [1.0] * (ROWS * WIDTH)})
 
+    def test_a_reply_of_many_row_ids_fits_its_messages(self):
+        """A row of one byte, its id of four: a MiB of such rows is more than a message holds."""
+        rows = 1 << 22
+        part = self.worker.reply.limits.part_elements
+        headers = [pb.PartHeader(key=self.key, dtype=pb.DTYPE_U8, storage=SPARSE, shape=(rows, 1),
+                                 element_offset=offset, element_count=part)
+                   for offset in range(0, rows, part)]
+        self.worker.kv.Init(iter([self.worker.frame(headers, b"")]), timeout=10)
+        request = self.worker.pull_request(self.key)
+        request.keys[0].row_ids.extend(range(rows - 4 * part, rows))
+        replies = list(self.worker.kv.Pull(iter([request]), timeout=30))
+        support.raise_refusals(replies)
+        counts = [len(header.row_ids) for reply in replies for header in reply.frame.parts]
+        self.assertEqual(counts, [part] * 4)
+
     def test_rows_that_are_not_there_are_refused(self):
         self.init([1], [1.0] * 3)
         for ids, values, fields in (([ROWS], [1.0] * 3, {}), ([2**64 - 1], [1.0] * 3, {}),

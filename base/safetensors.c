@@ -101,6 +101,9 @@ static void put_header(FILE *to, const kvs_safetensor *tensors, size_t count,
     (void)fputc('}', to);
 }
 
+/* The header's entry for the notes. */
+static const char notes_name[] = "__metadata__";
+
 /* Gives every tensor its place. */
 static kvs_status arrange(kvs_safetensor *tensors, size_t count, uint64_t *data_bytes,
                           kvs_problem *problem)
@@ -109,8 +112,14 @@ static kvs_status arrange(kvs_safetensor *tensors, size_t count, uint64_t *data_
     if (count > 0) {
         qsort(tensors, count, sizeof *tensors, kvs_safetensor_compare);
     }
-    for (size_t i = 1; i < count; i++) {
-        if (kvs_safetensor_compare(&tensors[i - 1], &tensors[i]) == 0) {
+    for (size_t i = 0; i < count; i++) {
+        if (compare_texts(tensors[i].name, tensors[i].name_bytes, notes_name,
+                          sizeof notes_name - 1) == 0) {
+            return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                                   "the format has \"%s\" for itself: no tensor can have the name",
+                                   notes_name);
+        }
+        if (i > 0 && kvs_safetensor_compare(&tensors[i - 1], &tensors[i]) == 0) {
             return kvs_problem_set(problem, KVS_INVALID_FIELD, "two tensors have the name \"%.*s\"",
                                    (int)(tensors[i].name_bytes < 200 ? tensors[i].name_bytes : 200),
                                    tensors[i].name);
@@ -158,6 +167,12 @@ kvs_status kvs_safetensors_print(kvs_safetensor *tensors, size_t count, kvs_safe
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the header");
     }
     uint64_t length = bytes - KVS_SAFETENSORS_LENGTH_BYTES;
+    if (length > KVS_SAFETENSORS_HEADER_BYTES_MAX) { /* nobody here would read it again */
+        free(text);
+        return kvs_problem_set(problem, KVS_TOO_LARGE,
+                               "a safetensors header of %" PRIu64 " bytes; the limit is %" PRIu64,
+                               length, KVS_SAFETENSORS_HEADER_BYTES_MAX);
+    }
     for (unsigned i = 0; i < KVS_SAFETENSORS_LENGTH_BYTES; i++) {
         text[i] = (char)(length >> (8 * i));
     }

@@ -71,8 +71,8 @@ const kvs_safetensors_note *kvs_safetensors_find_note(const kvs_safetensors *fil
                                                       const char *name);
 
 /* Puts tensors and notes in the order of the file, gives the tensors their places, and writes the
- * length and the header: *out by malloc. KVS_INVALID_FIELD: two tensors have one name, which the
- * problem tells. */
+ * length and the header: *out by malloc. KVS_INVALID_FIELD: two tensors have one name, or one has
+ * that of the notes, which the problem tells. KVS_TOO_LARGE: it could not be read again. */
 kvs_status kvs_safetensors_print(kvs_safetensor *tensors, size_t count, kvs_safetensors_note *notes,
                                  size_t note_count, uint8_t **out, size_t *out_bytes,
                                  uint64_t *data_bytes, kvs_problem *problem) KVS_MUST_CHECK;

@@ -99,6 +99,39 @@ static void tensors_lie_by_dtype_and_name_and_notes_by_name(void **state)
         KVS_INVALID_FIELD);
 }
 
+static kvs_status try_print(kvs_safetensor *tensors, size_t count)
+{
+    kvs_problem problem;
+    uint8_t *bytes = NULL;
+    size_t length;
+    uint64_t data_bytes;
+    kvs_status status =
+        kvs_safetensors_print(tensors, count, NULL, 0, &bytes, &length, &data_bytes, &problem);
+    free(bytes);
+    return status;
+}
+
+/* Nothing is written that could not be read again. */
+static void what_would_not_be_read_is_not_written(void **state)
+{
+    (void)state;
+    kvs_safetensor reserved = {.name = "__metadata__", .name_bytes = 12, .dtype = KVS_F32};
+    assert_int_equal(try_print(&reserved, 1), KVS_INVALID_FIELD);
+    size_t count = KVS_SAFETENSORS_HEADER_BYTES_MAX / 64;
+    kvs_safetensor *tensors = calloc(count, sizeof *tensors);
+    char(*names)[40] = calloc(count, sizeof *names);
+    assert_non_null(tensors);
+    assert_non_null(names);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bytes = (uint32_t)snprintf(names[i], sizeof names[i], "%032zu", i);
+        tensors[i] = (kvs_safetensor){.name = names[i], .name_bytes = bytes, .dtype = KVS_F32};
+    }
+    assert_int_equal(try_print(tensors, count), KVS_TOO_LARGE);
+    assert_int_equal(try_print(tensors, count / 8), KVS_OK);
+    free(names);
+    free(tensors);
+}
+
 static void a_header_is_read_in_the_order_of_the_data(void **state)
 {
     (void)state;
@@ -244,6 +277,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(headers_are_those_of_the_formats_own_writer),
         cmocka_unit_test(tensors_lie_by_dtype_and_name_and_notes_by_name),
+        cmocka_unit_test(what_would_not_be_read_is_not_written),
         cmocka_unit_test(a_header_is_read_in_the_order_of_the_data),
         cmocka_unit_test(what_is_no_header_is_refused),
         cmocka_unit_test(a_header_that_announces_too_much_is_refused_before_it_is_read),

@@ -99,6 +99,15 @@ class Examples:
         self.kv.pull(["w", "w"], [out, dense])
         self.assert_array([[0], [1], [0]], dense)
 
+    def test_rows_that_no_longer_fit_each_other_are_refused(self):
+        self.kv.init("w", RowSparse.zeros(SHAPE))
+        for name, part in (("indices", numpy.zeros(1 << 20, "int64")), ("values", ONES[:0]),
+                           ("shape", (3, 1 << 20))):
+            rows = RowSparse([0], ONES[:1], SHAPE)
+            setattr(rows, name, part)
+            with self.refused("INVALID_TENSOR"):
+                self.kv.push("w", rows, wait=True)
+
     def test_dense_and_rows_do_not_mix_in_a_call(self):
         with self.refused("INVALID_FIELD", "or none is"):
             self.kv.init(["a", "b"], [ONES, RowSparse.from_dense(ONES)])

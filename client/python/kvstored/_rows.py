@@ -99,7 +99,9 @@ class PackedRows:
         self.row_ids_count = 0
 
     def pack_values(self) -> None:
-        for place, entry in zip(self.rows, self.sparse):
+        for place, given in zip(self.rows, self.sparse):
+            # Its parts may have been exchanged since it was made: they have to fit each other.
+            entry = RowSparse(given.indices, given.values, given.shape)
             self._fill(place, entry, numpy.asarray(entry.values, order="C"),
                        numpy.asarray(entry.indices, order="C"))
             place.count = len(entry.indices)

@@ -158,6 +158,22 @@ class Local(Examples, case.Case):
         self.assert_three(12)
         self.assertEqual([3, 3], seen)
 
+    def test_an_updater_may_keep_what_it_is_given(self):
+        kept = []
+
+        def update(key, input, stored):
+            stored += input
+            kept.append((input, stored))
+
+        self.init_three()
+        self.kv._set_updater(update)
+        self.kv.push(3, ones())
+        self.kv.push(3, ones() * 4)
+        for (input, stored), (given, result) in zip(kept, [(1, 3), (4, 7)]):
+            self.assert_array(given, input)
+            self.assert_array(result, stored)
+        self.assert_three(7)
+
 
 class Distributed(Examples, case.Case):
     type = "dist_sync"

@@ -143,6 +143,40 @@ class Waits(case.Case):
                       lambda: self.second.push("w", ones(), wait=True))
         self.assertEqual(before + 1, self.first.statistics()["parts_pushed"])
 
+    def test_a_wait_beside_a_call_that_begins_does_not_end_it(self):
+        """The library has not given a handle yet when the other thread waits for everything."""
+        inside = threading.Event()
+
+        def update(key, given, stored):
+            inside.set()
+            time.sleep(0.3)
+            stored += given
+
+        whole = numpy.zeros((4, 2), "float32")
+        with kvstored.create("local") as kv:
+            kv.init("w", ones())
+            kv._set_updater(update)
+            case.together(lambda: kv.pushpull("w", ones(), out=whole[:, 0]),
+                          lambda: (inside.wait(10), kv.wait()))
+        self.assert_array(2, whole[:, 0])
+
+    def test_a_wait_may_be_endless(self):
+        self.init()
+        handle = self.first.push("w", ones(), wait=False)
+        self.second.push("w", ones())
+        handle.wait(float("inf"))
+        self.second.wait(float("inf"))
+
+    def test_an_argument_that_is_no_number_ends_the_call(self):
+        for head in ("7", 7.0, None, 2 ** 31):
+            with self.refused("INVALID_FIELD", "head"):
+                self.first._send_command_to_servers(head, "")
+        self.first._send_command_to_servers(numpy.int64(7), "")
+        with self.refused("INVALID_FIELD", "priority"):
+            self.first.push("w", ones(), priority=0.5)
+        with self.assertRaises(ZeroDivisionError):
+            self.first._native.call(lambda pointer: 1 // 0)
+
     def test_many_threads_share_a_store(self):
         keys = [f"k{i}" for i in range(8)]
         case.together(*[lambda kv=kv: kv.init(keys, [ones()] * 8)
@@ -198,6 +232,20 @@ class Waits(case.Case):
         self.second.pull("w", out)
         self.assert_array(1, out)
 
+    def test_what_an_interrupted_init_reads_lives_until_it_ends(self):
+        given = [ones(), kvstored.RowSparse([0], numpy.ones((1, 2), "float32"), (4, 2))]
+        alive = [weakref.ref(given[0]), weakref.ref(given[1].values)]
+        for key in ("w", "rows"):
+            self.interrupted(lambda key=key: self.second.init(key, given.pop(0)))
+        gc.collect()
+        self.assertTrue(all(reference() is not None for reference in alive))
+        self.first.init("w", ones())
+        self.first.init("rows", kvstored.RowSparse.zeros((4, 2)))
+        for _ in range(500):
+            if all(reference() is None for reference in alive):
+                return
+            time.sleep(0.01)
+        self.fail("what was read is kept")
 
     def test_a_store_closed_after_an_interrupt_leaves_when_the_call_ends(self):
         self.interrupted(lambda: self.second.barrier(timeout=2))

@@ -72,6 +72,16 @@ def _read_key(key: Any) -> KeyLike:
     return number
 
 
+def read_int(given: Any, what: str) -> int:
+    """A number that C takes as an int."""
+    if not hasattr(given, "__index__"):
+        raise field_error(f"{what} is an int, not {type(given).__name__}")
+    number = operator.index(given)
+    if not -2 ** 31 <= number < 2 ** 31:
+        raise field_error(f"{what} has 32 bits, which {number} does not fit")
+    return number
+
+
 def pair(keys: list[KeyLike], many: bool, given: Any, what: str) -> list[list[Any]]:
     """What belongs to each key, as lists."""
     if given is None:
@@ -269,7 +279,7 @@ class Packed:
         self.copies = []
 
 
-def array_at(place: Any, writeable: bool) -> Numbers:
+def array_at(place: Any) -> Numbers:
     """The array that a library's pointer names, over the same memory."""
     array = place.contents
     shape = tuple(array.shape[i] for i in range(array.rank))
@@ -281,7 +291,6 @@ def array_at(place: Any, writeable: bool) -> Numbers:
         return numpy.empty(shape, kind)
     memory = (ctypes.c_uint8 * (count * kind.itemsize)).from_address(array.data)
     view: Numbers = numpy.frombuffer(memoryview(memory), kind).reshape(shape)
-    view.flags.writeable = writeable
     return view
 
 

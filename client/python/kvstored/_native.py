@@ -37,6 +37,7 @@ def _after_fork() -> None:
     _inherited_grpc = _inherited_grpc or _used_grpc
     for native in list(_natives):
         native.pointer = None
+        native._mutex = threading.Lock()  # a thread of the parent may have held it
         native.forked = True
 
 
@@ -44,17 +45,23 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def run(function: Callable[[], Any], abandoned: Callable[[Any], None] = lambda result: None) -> Any:
-    """What `function` returns. On the main thread, a signal's exception ends the wait for it at
-    once; the function goes on, and what it gives in the end goes to `abandoned`."""
+    """What `function` returns or raises. On the main thread, a signal's exception ends the wait for
+    it at once; the function goes on, and what it gives in the end goes to `abandoned`."""
     if threading.current_thread() is not threading.main_thread():
         return function()
     results: list[Any] = []
+    errors: list[BaseException] = []
     left: list[bool] = []
     mutex = threading.Lock()
     done = threading.Event()
 
     def work() -> None:
-        result = function()
+        try:
+            result = function()
+        except BaseException as error:  # for the thread that waits, if it still does
+            errors.append(error)
+            done.set()
+            return
         with mutex:
             results.append(result)
             unwanted = bool(left)
@@ -72,6 +79,8 @@ def run(function: Callable[[], Any], abandoned: Callable[[Any], None] = lambda r
         for result in finished:
             abandoned(result)
         raise
+    if errors:
+        raise errors[0]
     return results[0]
 
 
@@ -109,18 +118,20 @@ class Native:
         if status != 0:
             raise self.error(pointer, status)
 
-    def call(self, function: Any, *arguments: Any) -> None:
-        """A synchronous call that may take long at a server."""
+    def call(self, function: Any, *arguments: Any, keep: Any = None) -> None:
+        """A synchronous call that may take long at a server. `keep` lives until it has ended, which
+        may be after an exception has left it."""
         if not self.remote:
             self.quick(function, *arguments)
             return
         pointer = self.use()
+        held = (arguments, keep)
 
         def work() -> Optional[KVStoreError]:
             with self._mutex:
                 self._background += 1
             try:
-                status = function(pointer, *arguments)
+                status = function(pointer, *held[0])
                 return None if status == 0 else self.error(pointer, status)
             finally:
                 self._end_background()
@@ -189,12 +200,17 @@ class Handle:
     def start(self, function: Any, *arguments: Any) -> None:
         """Calls a function of the library that gives a handle."""
         native = self._native
-        native.inflight.add(self)
         pointer = native.use()
-        status = function(pointer, *arguments, ctypes.byref(self._pointer))
-        if status != 0:
-            native.inflight.discard(self)
-            raise native.error(pointer, status)
+        with self._mutex:  # a wait of another thread would take it for over already
+            native.inflight.add(self)
+            try:
+                status = function(pointer, *arguments, ctypes.byref(self._pointer))
+            except ctypes.ArgumentError:  # the library was not called
+                self._end()
+                raise
+            if status != 0:
+                self._end()
+                raise native.error(pointer, status)
 
     @property
     def done(self) -> bool:
@@ -222,7 +238,7 @@ class Handle:
             self._native.use()  # refuses before a mutex that a fork may have left locked
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
-            late = self._step(_SLICE_MS if left is None else min(_SLICE_MS, int(left * 1000)))
+            late = self._step(_SLICE_MS if left is None else int(min(_SLICE_MS, left * 1000)))
             if late is None:
                 return self._error
             if left is not None and left <= 0:
@@ -244,6 +260,9 @@ class Handle:
                 self._error = error
             if self._error is None:
                 self._packed.write_back()
-            self._packed = None
-            native.inflight.discard(self)
+            self._end()
             return None
+
+    def _end(self) -> None:
+        self._packed = None
+        self._native.inflight.discard(self)

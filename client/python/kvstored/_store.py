@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any, Callable, Literal, Optional, Sequence, Union, overload
 
 from . import _library, _native
-from ._arguments import KeyLike, Packed, array_at, key_of, may_borrow
+from ._arguments import KeyLike, Packed, array_at, key_of, may_borrow, read_int
 from ._errors import KVStoreError
 from ._native import Handle
 from ._rows import PackedRows, all_rows, drop_rows, has_rows
@@ -58,8 +58,8 @@ def _milliseconds(seconds: Optional[float]) -> int:
 
 
 class _UpdaterCall:
-    """A Python updater as C calls it. An exception puts back the value, and is raised by the push
-    that led here."""
+    """A Python updater as C calls it. It works on copies, which it may keep: C's arrays are gone
+    after the call. After an exception the value is as before, and the push that led here raises."""
 
     def __init__(self, function: Updater) -> None:
         self.function = function
@@ -71,13 +71,13 @@ class _UpdaterCall:
         thread = threading.get_ident()
         if thread in self.errors:
             return  # of the same push, an earlier key
-        value = array_at(stored, writeable=True)
-        before = value.copy()
         self.thread = thread
         try:
-            self.function(key_of(key), array_at(given, writeable=False), value)
+            summed, value = array_at(given).copy(), array_at(stored).copy()
+            summed.flags.writeable = False
+            self.function(key_of(key), summed, value)
+            array_at(stored)[...] = value
         except BaseException as error:  # nothing may be raised into C
-            value[...] = before
             self.errors[thread] = error
         finally:
             self.thread = None
@@ -146,11 +146,13 @@ class KVStore:
             rows = PackedRows(key, value, "value")
             rows.pack_values()
             _check_single(rows.counts)
-            self._native.call(self._library.kv_init_row_sparse, rows.keys, rows.rows, rows.count)
+            self._native.call(self._library.kv_init_row_sparse, rows.keys, rows.rows, rows.count,
+                              keep=rows)
             return
         packed = Packed(key, value, with_values=True)
         _check_single(packed.value_counts)
-        self._native.call(self._library.kv_init, packed.keys, packed.values, packed.count)
+        self._native.call(self._library.kv_init, packed.keys, packed.values, packed.count,
+                          keep=packed)
 
     @overload
     def push(self, key: Keys, value: Any, priority: int = ..., *, copy: bool = ...,
@@ -172,7 +174,7 @@ class KVStore:
         else:
             packed = Packed(key, value, with_values=True)
             handle = self._start(self._library.kv_push, packed, packed.keys, packed.values,
-                                 packed.value_counts, packed.count, priority,
+                                 packed.value_counts, packed.count, _read_priority(priority),
                                  self._flags(packed, copy))
         if wait is False:
             return handle
@@ -201,7 +203,7 @@ class KVStore:
             key, out = drop_rows(key, out)
         packed = Packed(key, out=out, with_outs=True)
         handle = self._start(self._library.kv_pull, packed, packed.keys, packed.outs,
-                             packed.out_counts, packed.count, priority)
+                             packed.out_counts, packed.count, _read_priority(priority))
         return self._end(handle, wait)
 
     @overload
@@ -219,7 +221,7 @@ class KVStore:
                         in_place=out is None)
         handle = self._start(self._library.kv_pushpull, packed, packed.keys, packed.values,
                              packed.value_counts, packed.outs, packed.out_counts, packed.count,
-                             priority, self._flags(packed, copy))
+                             _read_priority(priority), self._flags(packed, copy))
         return self._end(handle, wait)
 
     def broadcast(self, key: Keys, value: Any, out: Any, priority: int = 0) -> None:
@@ -242,7 +244,8 @@ class KVStore:
         rows = PackedRows(key, out, "out")
         rows.pack_outs(row_ids)
         handle = self._start(self._library.kv_row_sparse_pull, rows, rows.keys, rows.rows,
-                             rows.counts, rows.row_ids, rows.row_ids_count, rows.count, priority)
+                             rows.counts, rows.row_ids, rows.row_ids_count, rows.count,
+                             _read_priority(priority))
         return self._end(handle, wait)
 
     def view(self, key: KeyLike) -> Any:
@@ -354,7 +357,7 @@ class KVStore:
 
     def _send_command_to_servers(self, head: int, body: str) -> None:
         self._use()
-        self._native.call(self._library.kv_send_command, head, body.encode())
+        self._native.call(self._library.kv_send_command, read_int(head, "a head"), body.encode())
 
     # -------------------------------------------------------------- the end
 
@@ -408,7 +411,7 @@ class KVStore:
         rows = PackedRows(key, value, "value")
         rows.pack_values()
         return self._start(self._library.kv_push_row_sparse, rows, rows.keys, rows.rows,
-                           rows.counts, rows.count, priority)
+                           rows.counts, rows.count, _read_priority(priority))
 
     def _start(self, function: Any, packed: Union[Packed, PackedRows], *arguments: Any) -> Handle:
         self._use()
@@ -454,6 +457,10 @@ class KVStore:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
+
+
+def _read_priority(priority: Any) -> int:
+    return read_int(priority, "a priority")
 
 
 def _check_single(counts: Any) -> None:

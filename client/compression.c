@@ -29,7 +29,8 @@ kvs_status kvs_compression_set(kvs_compression *compression, const char *json, k
     return KVS_OK;
 }
 
-/* The residual of a device's value of a key: zeros at first. */
+/* The residual of a device's value of a key: zeros at first, and where it is of another size, since
+ * the store, not this list, knows which one is right. */
 static kvs_status find_residual(kvs_compression *compression, const kvs_group *group,
                                 uint32_t device, float **out, kvs_problem *problem)
 {
@@ -43,17 +44,15 @@ static kvs_status find_residual(kvs_compression *compression, const kvs_group *g
     memcpy(name + group->name_bytes, &device, DEVICE_BYTES);
     kvs_client_key *key =
         kvs_client_keys_find_or_add(&compression->keys, name, group->name_bytes + DEVICE_BYTES);
+    if (key != NULL && key->residual_elements != elements) {
+        free_residual(key);
+    }
     if (key != NULL && key->residual == NULL) {
         key->residual = calloc((size_t)elements + 1, sizeof *key->residual);
         key->residual_elements = elements;
     }
     if (key == NULL || key->residual == NULL) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a residual");
-    }
-    if (key->residual_elements != elements) {
-        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
-                               "key %.*s: its gradient has another size than before",
-                               (int)group->name_bytes, group->name);
     }
     *out = key->residual;
     return KVS_OK;
@@ -82,7 +81,8 @@ kvs_status kvs_compression_write(kvs_compression *compression, kvs_block_pool *p
     if (kvs_encoding_keeps_residual(encoding)) {
         KVS_TRY(find_residual(compression, group, device, &residual, problem));
     }
-    uint64_t part_bytes = kvs_encoding_bytes(encoding, part_elements);
+    uint64_t part_bytes =
+        kvs_encoding_bytes(encoding, elements < part_elements ? elements : part_elements);
     kvs_block *block = kvs_block_make(pool, (size_t)(parts * (sizeof(uint64_t) + part_bytes)));
     if (block == NULL) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for an encoded value");

@@ -5,7 +5,7 @@
  * process alone: what a push that fails has taken from them is lost with it.
  *
  * Threads: under the store's order. Memory: owns the residuals; blocks belong to the caller.
- * Errors: as said; what fails has changed no residual of the value that failed.
+ * Errors: as said.
  */
 #ifndef KVS_CLIENT_COMPRESSION_H
 #define KVS_CLIENT_COMPRESSION_H
@@ -35,8 +35,9 @@ typedef struct kvs_encoded {
     const uint8_t *data;  /* in the block */
 } kvs_encoded;
 
-/* Encodes elements of f32, cut into parts. KVS_INVALID_TENSOR: the key had another size before.
- * KVS_NO_MEMORY */
+/* Encodes elements of f32, cut into parts. A value of another size than the one before begins
+ * without a residual. KVS_INVALID_TENSOR: it is not of f32. KVS_NO_MEMORY, and then parts before the
+ * one that there was none for may have changed their residual. */
 kvs_status kvs_compression_write(kvs_compression *compression, kvs_block_pool *pool,
                                  const kvs_group *group, uint32_t device, const float *values,
                                  uint64_t part_elements, kvs_encoded *out,

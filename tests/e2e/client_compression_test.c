@@ -212,6 +212,32 @@ static void what_cannot_be_compressed_is_refused(void **state)
     ok(local, kv_close(local));
 }
 
+/* A push that the store refuses leaves nothing behind that refuses the next one. */
+static void a_push_of_a_wrong_size_spoils_no_key(void **state)
+{
+    static const char *const types[] = {"device", "dist_sync"};
+    static const uint64_t less = SMALL - 1;
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        kv_store *kv = open_store(types[i]);
+        kv_key key = {.name = "sized"};
+        float gradient[SMALL] = {0};
+        float got[SMALL];
+        kv_array value = array(gradient, KV_F32, &small);
+        kv_array wrong = array(gradient, KV_F32, &less);
+        kv_array out = array(got, KV_F32, &small);
+        init(kv, key.name, &value);
+        ok(kv, kv_set_gradient_compression(kv, "{\"type\": \"2bit\", \"threshold\": 0.5}"));
+        gradient[0] = 0.5f;
+        kv_status status = kv_push(kv, &key, &wrong, NULL, 1, 0, 0, NULL);
+        status = status != 0 ? status : kv_wait(kv, KV_FOREVER);
+        assert_string_equal(kv_status_reason(status), "INVALID_TENSOR");
+        push_pull(kv, key.name, &value, 1, &out);
+        assert_true(got[0] == 0.5f && got[1] == 0);
+        ok(kv, kv_close(kv));
+    }
+}
+
 /* ------------------------------------------------------------------ half floats */
 
 /* 1 + 2^-10 in f16, 1 + 2^-7 in bf16: a unit in the last place above 1. */
@@ -298,6 +324,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(device_values_of_a_worker_are_added_before_they_are_encoded),
         cmocka_unit_test(what_goes_over_the_wire_shrinks_as_promised),
         cmocka_unit_test(what_cannot_be_compressed_is_refused),
+        cmocka_unit_test(a_push_of_a_wrong_size_spoils_no_key),
         cmocka_unit_test(half_floats_are_pushed_and_pulled),
         cmocka_unit_test(multi_precision_keeps_what_a_half_float_would_lose),
     };

@@ -174,8 +174,13 @@ static kvs_status dist_set_updater(kv_store *kv, kv_updater *updater, void *cont
 static kvs_status dist_set_compression(kv_store *kv, const char *json, kvs_problem *problem)
 {
     kvs_dist *dist = (kvs_dist *)kv;
+    const kvs_compression before = dist->compression;
     KVS_TRY(kvs_compression_set(&dist->compression, json, problem));
-    return kv->rank == 0 ? kvs_dist_tell_compression(dist, problem) : KVS_OK;
+    kvs_status status = kv->rank == 0 ? kvs_dist_tell_compression(dist, problem) : KVS_OK;
+    if (status != KVS_OK) {
+        dist->compression = before; /* a call that fails changes nothing */
+    }
+    return status;
 }
 
 static void dist_count(kv_store *kv, kv_statistics *out)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import tempfile
 
 import numpy
@@ -113,6 +114,16 @@ class Compression(case.Case):
     def test_to_a_server(self):
         with case.Server() as server, kvstored.create("dist_sync", server.grpc) as kv:
             self.check(kv)
+
+    def test_what_the_server_was_not_told_is_not_set(self):
+        with case.Server() as server:
+            with kvstored.create("dist_sync", server.grpc, request_timeout=1) as kv:
+                kv.init("w", numpy.ones(4))
+                server.process.send_signal(signal.SIGSTOP)
+                with self.refused("DEADLINE"):
+                    kv.set_gradient_compression({"type": "2bit"})
+                server.process.send_signal(signal.SIGCONT)
+                kv.push("w", numpy.ones(4), wait=True)  # of f64, which is not compressed
 
     def test_what_it_does_not_know_is_refused(self):
         with kvstored.create("device") as kv:

@@ -104,9 +104,14 @@ kvs_status kvs_state_file_open(const char *path, kvs_state_file *out, kvs_proble
     if (file.path == NULL) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a name");
     }
-    file.fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (file.fd < 0 || fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-        kvs_status status = fail(&file, "cannot read", problem);
+    kvs_status status = KVS_OK;
+    file.fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* else a pipe's waits for a writer */
+    if (file.fd < 0 || fstat(file.fd, &info) != 0) {
+        status = fail(&file, "cannot read", problem);
+    } else if (!S_ISREG(info.st_mode)) {
+        status = kvs_problem_set(problem, KVS_IO_ERROR, "\"%.120s\" is not a file of states", path);
+    }
+    if (status != KVS_OK) {
         kvs_state_file_close(&file);
         return status;
     }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -301,6 +302,11 @@ static void check_refusals(const char *type)
     assert_string_equal(kv_status_reason(kv_load_optimizer_states(kv, file_of("none"))),
                         "IO_ERROR");
     assert_string_equal(kv_status_reason(kv_load_optimizer_states(kv, folder)), "IO_ERROR");
+    assert_non_null(strstr(kv_last_error(kv), "not a file of states"));
+    assert_int_equal(mkfifo(file_of("pipe"), 0600), 0);
+    assert_string_equal(kv_status_reason(kv_load_optimizer_states(kv, file_of("pipe"))),
+                        "IO_ERROR"); /* and does not wait for somebody to write */
+    assert_int_equal(unlink(file_of("pipe")), 0);
     ok(kv, kv_save_optimizer_states(kv, file_of("adam"), 0));
     ok(kv, kv_save_optimizer_states(kv, file_of("dumped"), 1));
     ok(kv, kv_set_optimizer(kv, MOMENTUM));

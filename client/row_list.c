@@ -145,6 +145,12 @@ static kvs_status check_values(const kvs_row_list *list, const kvs_group *group,
                                "key %.*s: a row_sparse value has rows, and its rows elements",
                                (int)group->name_bytes, group->name);
     }
+    if (list->row_elements * kvs_dtype_bytes((kvs_dtype)group->values[0]->dtype) >
+        KVS_PART_BYTES_MAX) {
+        return kvs_problem_set(problem, KVS_TOO_LARGE,
+                               "key %.*s: a row has up to %" PRIu64 " bytes",
+                               (int)group->name_bytes, group->name, KVS_PART_BYTES_MAX);
+    }
     *total = 0;
     for (size_t i = 0; i < group->value_count; i++) {
         const kv_row_sparse *value = rows_of(group->values[i]);

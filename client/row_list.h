@@ -2,8 +2,8 @@
  * their value.
  *
  * Threads: plain data. Memory: a list owns what it points to.
- * Errors: KVS_INVALID_TENSOR for an id that is no row of the value, KVS_TOO_MANY, KVS_NO_MEMORY;
- * the list is empty then.
+ * Errors: KVS_INVALID_TENSOR for an id that is no row of the value, KVS_TOO_LARGE for a row that
+ *   fits no part, KVS_TOO_MANY, KVS_NO_MEMORY; the list is empty then.
  */
 #ifndef KVS_CLIENT_ROW_LIST_H
 #define KVS_CLIENT_ROW_LIST_H

@@ -333,6 +333,19 @@ static void rows_beyond_the_value_are_refused(void **state)
     PULLED(IDS(1), FILLS(1));
 }
 
+/* It would never arrive. */
+static void a_row_that_fits_no_message_is_refused(void **state)
+{
+    fixture *one = *state;
+    const uint64_t wide[] = {2, (1u << 21) + 1}; /* 8 MiB and 4 bytes a row */
+    float *row = calloc(wide[1], sizeof *row);
+    assert_non_null(row);
+    kv_row_sparse value = {row, KV_F32, 2, wide, IDS(1), KV_I64, 1};
+    assert_reason(kv_init_row_sparse(one->kv, &key, &value, 1), "TOO_LARGE");
+    assert_reason(kv_push_row_sparse(one->kv, &key, &value, NULL, 1, 0, NULL), "TOO_LARGE");
+    free(row);
+}
+
 static void a_dense_key_is_not_pulled_by_rows(void **state)
 {
     fixture *one = *state;
@@ -409,8 +422,8 @@ static void sums_are_made_in_rank_order(void **state)
         EACH(a_whole_value_can_be_asked_for_by_rows),                                              \
         EACH(without_an_optimizer_the_rows_become_the_value),                                      \
         EACH(values_of_several_devices_are_added_up), EACH(a_dense_push_brings_all_rows), RULES,   \
-        EACH(rows_beyond_the_value_are_refused), EACH(a_dense_key_is_not_pulled_by_rows),          \
-        EACH(a_key_has_one_storage)
+        EACH(rows_beyond_the_value_are_refused), EACH(a_row_that_fits_no_message_is_refused),      \
+        EACH(a_dense_key_is_not_pulled_by_rows), EACH(a_key_has_one_storage)
 
 int main(int argc, char **argv)
 {

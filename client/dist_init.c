@@ -260,6 +260,9 @@ static kvs_status collect_rows(init_call *init, kvs_problem *problem)
 {
     kvs_dist *dist = init->dist;
     size_t count = init->groups->count;
+    kvs_dist_lock(dist);
+    uint64_t part_elements = dist->limits.part_elements;
+    kvs_dist_unlock(dist);
     init->lists = calloc(count + 1, sizeof *init->lists);
     init->blocks = (kvs_block **)calloc(count + 1, sizeof(kvs_block *));
     if (init->lists == NULL || init->blocks == NULL) {
@@ -269,7 +272,7 @@ static kvs_status collect_rows(init_call *init, kvs_problem *problem)
         const kvs_group *group = &init->groups->list[i];
         kvs_row_list *list = &init->lists[i];
         KVS_TRY(kvs_row_list_of_values(list, group, problem));
-        KVS_TRY(kvs_row_list_cut(list, dist->limits.part_elements));
+        KVS_TRY(kvs_row_list_cut(list, part_elements));
         if (list->whole) {
             continue;
         }

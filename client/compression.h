@@ -36,8 +36,8 @@ typedef struct kvs_encoded {
 } kvs_encoded;
 
 /* Encodes elements of f32, cut into parts. A value of another size than the one before begins
- * without a residual. KVS_INVALID_TENSOR: it is not of f32. KVS_NO_MEMORY, and then parts before the
- * one that there was none for may have changed their residual. */
+ * without a residual. KVS_INVALID_TENSOR: it is not of f32. KVS_NO_MEMORY: parts before the one
+ * that there was none for may have changed their residual. */
 kvs_status kvs_compression_write(kvs_compression *compression, kvs_block_pool *pool,
                                  const kvs_group *group, uint32_t device, const float *values,
                                  uint64_t part_elements, kvs_encoded *out,

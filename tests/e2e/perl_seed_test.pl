@@ -219,6 +219,8 @@ my %both = (
             ),
             'INVALID_FIELD', 'values of another size'
         );
+        $gradient->values->reshape(2, 0);
+        is(reason_of(sub { $kv->push('w', $gradient) }), 'INVALID_FIELD', 'values that were cut');
     },
     'outs that are slices, of other types, and waited for later' => sub {
         my ($kv) = @_;
@@ -360,6 +362,8 @@ run(
         $kv->_set_updater(sub { die "no more\n" });
         is(reason_of(sub { $kv->push(3, value(1)) }), "no more\n", 'what it dies with is told');
         is(reason_of(sub { $kv->pushpull(3, value(1)) }), "no more\n", 'by pushpull too');
+        $kv->_set_updater(sub { $kv->pull(3, out => $a) });
+        is(reason_of(sub { $kv->push(3, value(1)) }), 'INVALID_FIELD', 'its own store is shut');
         $kv->pull(3, out => $a);
         is_all($a, 10, 'and nothing has changed');
         $kv->_set_updater(undef);

@@ -110,6 +110,7 @@ sub pointer
     AI::KVStored::Error->throw(STOPPING => 'the store is closed') if !defined $self->{pointer};
     AI::KVStored::Error->throw(NOT_REGISTERED => 'the store is that of the process that created it')
         if $self->{process} != $$;
+    AI::KVStored::Error->invalid('an updater calls its own store') if $self->{updating};
     return $self->{pointer};
 }
 
@@ -409,6 +410,7 @@ sub call_updater
     return if defined $self->{updater_error};
     my $key = AI::KVStored::Library::load()->cast(opaque => string => $name);
     utf8::decode($key);
+    local $self->{updating} = 1; # the library would wait for itself
     eval {
         my $value = AI::KVStored::Array::from_memory($stored);
         $updater->($key, AI::KVStored::Array::from_memory($input), $value);

@@ -26,15 +26,25 @@ sub new
     my @dims = @{$is{dims} // []};
     AI::KVStored::Error->invalid('RowSparse needs indices, values and dims')
         if !@dims || grep { !AI::KVStored::Array::is_array($_) } @is{qw(indices values)};
-    my @expected = (@dims[0 .. $#dims - 1], $is{indices}->nelem);
-    AI::KVStored::Error->invalid("RowSparse: the values have the dims @{[$is{values}->dims]}, "
-            . "with these indices they are @expected")
-        if "@expected" ne join ' ', $is{values}->dims;
-    return bless {
+    my $self = bless {
         indices => $is{indices}->flat->longlong,
         values  => $is{values},
         dims    => \@dims
     }, $class;
+    $self->check;
+    return $self;
+}
+
+# Dies unless there is a row for each index; a PDL may have been reshaped since it was given.
+sub check
+{
+    my ($self) = @_;
+    my @dims = $self->dims;
+    my @expected = (@dims[0 .. $#dims - 1], $self->{indices}->nelem);
+    AI::KVStored::Error->invalid("RowSparse: the values have the dims @{[$self->{values}->dims]}, "
+            . "with these indices they are @expected")
+        if "@expected" ne join ' ', $self->{values}->dims;
+    return;
 }
 
 # No rows yet: an out.
@@ -85,6 +95,7 @@ sub aspdl
 sub view
 {
     my ($self, $keep) = @_;
+    $self->check;
     my ($values, $dtype) = unpack 'J L', AI::KVStored::Array::view($self->{values}, $keep);
     my ($ids) = unpack 'J', AI::KVStored::Array::view($self->{indices}, $keep);
     my $shape = pack 'Q*', reverse @{$self->{dims}};

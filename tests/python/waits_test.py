@@ -223,6 +223,22 @@ class Waits(case.Case):
         self.first.wait()
         self.assert_array(2, out)
 
+    def test_a_signal_handler_does_not_wait_for_what_it_interrupts(self):
+        """A close there would be for ever, or take the store from under the wait."""
+        self.init()
+        before = signal.signal(signal.SIGUSR1, lambda number, frame: self.first.close())
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+        timer.start()
+        peer = threading.Timer(0.6, lambda: self.second.push("w", ones()))
+        peer.start()  # without it the close would have nothing to end
+        with self.refused("INVALID_FIELD", "signal handler"):
+            self.first.push("w", ones(), wait=True)
+        timer.join()
+        peer.join()
+        with self.refused("STOPPING"):
+            self.first.rank
+
     def test_an_interrupt_ends_a_barrier_and_an_init(self):
         self.interrupted(self.first.barrier)
         self.second.barrier()

@@ -10,12 +10,13 @@ Forks: a store is the process's that made it. A child has it no more (NOT_REGIST
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
 import time
 import weakref
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Iterator, Optional, Union
 
 from . import _library
 from ._arguments import Packed
@@ -37,7 +38,7 @@ def _after_fork() -> None:
     _inherited_grpc = _inherited_grpc or _used_grpc
     for native in list(_natives):
         native.pointer = None
-        native._mutex = threading.Lock()  # a thread of the parent may have held it
+        native._mutex = threading.RLock()  # a thread of the parent may have held it
         native.forked = True
 
 
@@ -94,8 +95,8 @@ class Native:
         self.forked = False
         self.inflight: set[Handle] = set()
         self.updaters: list[Any] = []  # what C may call
-        self._mutex = threading.Lock()
-        self._background = 0           # calls in helper threads
+        self._mutex = threading.RLock()  # a signal handler may come back to it
+        self._inside = 0  # calls that an exception may leave, or a signal handler interrupt
         self._closing: Optional[ctypes.c_void_p] = None  # what the last of them has to close
         _natives.add(self)
 
@@ -106,6 +107,13 @@ class Native:
                 raise KVStoreError("NOT_REGISTERED", _FORKED_DETAIL, next_step=_FORKED_STEP)
             raise KVStoreError("STOPPING", "the store is closed", next_step="Create another.")
         return pointer
+
+    def enter(self) -> ctypes.c_void_p:
+        """As use(); until leave() the store is not closed."""
+        with self._mutex:
+            pointer = self.use()
+            self._inside += 1
+            return pointer
 
     def error(self, pointer: ctypes.c_void_p, status: int) -> KVStoreError:
         """Of the calling thread's last call."""
@@ -129,34 +137,35 @@ class Native:
 
         def work() -> Optional[KVStoreError]:
             with self._mutex:
-                self._background += 1
+                self._inside += 1
             try:
                 status = function(pointer, *held[0])
                 return None if status == 0 else self.error(pointer, status)
             finally:
-                self._end_background()
+                self.leave()
 
         error = run(work)
         if error is not None:
             raise error
 
-    def _end_background(self) -> None:
+    def leave(self) -> None:
+        """The end of a call; the last one closes what close() has left to it."""
         with self._mutex:
-            self._background -= 1
+            self._inside -= 1
             pointer = None
-            if self._background == 0:
+            if self._inside == 0:
                 pointer, self._closing = self._closing, None
         if pointer is not None:
             self.library.kv_close(pointer)
 
     def close(self) -> int:
-        """Waits for what is under way; where a call that an exception has left is still inside,
-        that call closes at its end. Accepts a second call."""
+        """Waits for what is under way; where a call is still inside that an exception has left or
+        that a signal handler interrupts, that call closes at its end. Accepts a second call."""
         with self._mutex:
             pointer, self.pointer = self.pointer, None
             if pointer is None:
                 return 0
-            if self._background > 0:
+            if self._inside > 0:
                 self._closing = pointer
                 return 0
         status: int = self.library.kv_close(pointer)
@@ -195,13 +204,30 @@ class Handle:
         self._packed: Union[Packed, PackedRows, None] = packed
         self._pointer = ctypes.c_void_p()
         self._mutex = threading.Lock()
+        self._holder: Optional[int] = None  # the thread that has the mutex
         self._error: Optional[KVStoreError] = None
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[ctypes.c_void_p]:
+        """The library's store, and the handle for this thread alone."""
+        if self._holder == threading.get_ident():
+            raise KVStoreError("INVALID_FIELD", "a signal handler waits for what it interrupts",
+                               next_step="Let the handler raise, and wait or close after that.")
+        pointer = self._native.enter()
+        try:
+            with self._mutex:
+                self._holder = threading.get_ident()
+                try:
+                    yield pointer
+                finally:
+                    self._holder = None
+        finally:
+            self._native.leave()
 
     def start(self, function: Any, *arguments: Any) -> None:
         """Calls a function of the library that gives a handle."""
         native = self._native
-        pointer = native.use()
-        with self._mutex:  # a wait of another thread would take it for over already
+        with self._held() as pointer:  # a wait of another thread would take it for over already
             native.inflight.add(self)
             try:
                 status = function(pointer, *arguments, ctypes.byref(self._pointer))
@@ -234,8 +260,6 @@ class Handle:
     def settle(self, timeout: Optional[float] = None) -> Optional[KVStoreError]:
         """What it failed with, or None. Raises DEADLINE only."""
         end = None if timeout is None else time.monotonic() + timeout
-        if self._packed is not None:
-            self._native.use()  # refuses before a mutex that a fork may have left locked
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
             late = self._step(_SLICE_MS if left is None else int(min(_SLICE_MS, left * 1000)))
@@ -246,12 +270,13 @@ class Handle:
 
     def _step(self, slice_ms: int) -> Optional[KVStoreError]:
         """None once it is over, else that it is not."""
-        with self._mutex:
+        if self._packed is None:
+            return None
+        with self._held() as pointer:  # refused before a mutex that a fork may have left locked
             native = self._native
             if self._packed is None:
                 return None
             if self._pointer:
-                pointer = native.use()
                 status = native.library.kv_handle_poll(pointer, ctypes.byref(self._pointer),
                                                        slice_ms)
                 error = None if status == 0 else native.error(pointer, status)

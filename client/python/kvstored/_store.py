@@ -362,7 +362,8 @@ class KVStore:
     # -------------------------------------------------------------- the end
 
     def close(self) -> None:
-        """Waits for what is under way, says goodbye. A second call does nothing."""
+        """Waits for what is under way, says goodbye. A second call does nothing. A signal handler
+        that interrupts a wait has to raise; a close there is refused, and done after that wait."""
         if self._native.pointer is None:
             return
         failure: Optional[KVStoreError] = None

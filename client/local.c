@@ -285,7 +285,8 @@ static const kvs_client_table local_table = {
 static kvs_status open_engine(kvs_local *self, kvs_problem *problem)
 {
     KVS_TRY(kvs_sum_init(&self->sum, problem));
-    kvs_engine_options options = {.backend = self->sum.backend, .shards = 1, .epoch = 1};
+    kvs_engine_options options = {
+        .backend = self->sum.backend, .shards = 1, .epoch = KVS_LOCAL_EPOCH};
     kvs_status status = kvs_engine_open(&options, &self->engine);
     if (status != KVS_OK) {
         return kvs_problem_set(problem, status, "the engine does not open");
@@ -295,8 +296,10 @@ static kvs_status open_engine(kvs_local *self, kvs_problem *problem)
     KVS_TRY(kvs_store_create(self->engine, &store, &self->store, problem));
     kvs_register request = {.type = "", .worker = "local", .rank = 0};
     kvs_session_info info;
-    return kvs_session_register(self->store, &request, kvs_clock_now_ns(), &self->session, &info,
-                                problem);
+    KVS_TRY(kvs_session_register(self->store, &request, kvs_clock_now_ns(), &self->session, &info,
+                                 problem));
+    memcpy(self->session_id, info.id, sizeof self->session_id);
+    return KVS_OK;
 }
 
 kvs_status kvs_local_open(const char *type, kv_store **out, kvs_problem *problem)

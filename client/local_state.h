@@ -22,6 +22,7 @@
 typedef struct kvs_local_channel {
     kvs_channel channel;
     uint64_t answered; /* sequences */
+    bool unused;       /* one of them was refused for room, and is still to come for the engine */
     kvs_status status; /* of the first refusal */
     kvs_problem problem;
     uint64_t sent_bytes; /* of values, not yet told to the engine */
@@ -37,6 +38,7 @@ typedef struct kvs_local {
     kvs_engine *engine;
     kvs_store *store;
     kvs_session *session;
+    uint8_t session_id[KVS_SESSION_ID_BYTES];
     kvs_block_pool pool;
     kvs_compression compression;
     kvs_client_keys keys;
@@ -59,6 +61,9 @@ kvs_status kvs_local_wait(kvs_local *local, kvs_local_waiter *waiter,
                           kvs_problem *problem) KVS_MUST_CHECK;
 /* Nearly everything is done at once, on this thread; this moves on what is not. */
 void kvs_local_move_on(kvs_local *local);
+
+/* The engine's epoch: a store in this process has but one. */
+#define KVS_LOCAL_EPOCH 1u
 
 /* The way back up of this store. */
 void kvs_local_channel_init(kvs_local *local);

@@ -23,6 +23,8 @@ static void channel_refuse(kvs_channel *channel, uint64_t sequence, const char *
     (void)key_bytes;
     kvs_local_channel *self = (kvs_local_channel *)channel;
     self->answered++;
+    self->unused = self->unused || problem->status == KVS_OVER_CREDIT ||
+                   problem->status == KVS_SEQ_GAP || problem->status == KVS_TOO_MANY;
     if (self->status == KVS_OK) {
         self->status = problem->status;
         self->problem = *problem;
@@ -120,6 +122,32 @@ void kvs_local_channel_init(kvs_local *local)
     local->channel.channel.table = &channel_table;
 }
 
+/* What the engine has said of the request. A sequence that it had no memory for is given up: all
+ * that comes later would wait for it. */
+static kvs_status outcome(kvs_local *self, kvs_problem *problem)
+{
+    const kvs_local_channel *channel = &self->channel;
+    if (channel->unused) {
+        kvs_register request = {.type = "",
+                                .worker = "local",
+                                .resume = self->session_id,
+                                .epoch = KVS_LOCAL_EPOCH,
+                                .lowest_unacknowledged = self->next_sequence};
+        kvs_session *session = NULL;
+        kvs_session_info info;
+        KVS_TRY(kvs_session_register(self->store, &request, kvs_clock_now_ns(), &session, &info,
+                                     problem));
+        kvs_session_unref(session);
+    }
+    if (channel->status == KVS_OVER_CREDIT) { /* it never has two requests under way */
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a part");
+    }
+    if (channel->status != KVS_OK) {
+        *problem = channel->problem;
+    }
+    return channel->status;
+}
+
 /* ------------------------------------------------------------------ pushing */
 
 typedef struct push_frame {
@@ -150,6 +178,7 @@ static kvs_status push_parts(kvs_local *self, push_frame *push, kvs_problem *pro
 {
     kvs_local_channel *channel = &self->channel;
     channel->answered = 0;
+    channel->unused = false;
     channel->status = KVS_OK;
     push->consumed = false;
     push->frame.task.run = run_push;
@@ -160,10 +189,7 @@ static kvs_status push_parts(kvs_local *self, push_frame *push, kvs_problem *pro
         kvs_local_move_on(self);
     }
     self->statistics.parts_pushed += push->count;
-    if (channel->status != KVS_OK) {
-        *problem = channel->problem;
-    }
-    return channel->status;
+    return outcome(self, problem);
 }
 
 static kvs_status find_key(kvs_local *self, const kvs_group *group, kvs_client_key **key,
@@ -267,6 +293,7 @@ static kvs_status pull_to(kvs_local *self, const kvs_group *group, const kvs_row
     KVS_TRY(find_key(self, group, &key, &info, problem));
     kvs_local_channel *channel = &self->channel;
     channel->answered = 0;
+    channel->unused = false;
     channel->status = KVS_OK;
     channel->sent_bytes = 0;
     channel->group = group;
@@ -294,10 +321,7 @@ static kvs_status pull_to(kvs_local *self, const kvs_group *group, const kvs_row
         }
     }
     self->statistics.parts_pulled += info.parts;
-    if (channel->status != KVS_OK) {
-        *problem = channel->problem;
-        return channel->status;
-    }
+    KVS_TRY(outcome(self, problem));
     if (channel->elements != elements) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR, "key %.*s is smaller than its out",
                                (int)group->name_bytes, group->name);

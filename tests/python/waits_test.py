@@ -239,6 +239,20 @@ class Waits(case.Case):
         with self.refused("STOPPING"):
             self.first.rank
 
+    def test_a_close_amid_a_call_in_this_process_comes_after_it(self):
+        kv = kvstored.create("local")
+        self.addCleanup(kv.close)
+
+        def call(pointer):
+            kv.close()  # as a signal handler may
+            self.assertIsNotNone(kv._native._closing)  # the memory is still there
+            return kv._native.library.kv_is_capable(pointer, b"nothing", None)
+
+        with self.refused("INVALID_FIELD", "capability"):
+            kv._native.quick(call)
+        with self.refused("STOPPING"):
+            kv.rank
+
     def test_an_interrupt_ends_a_barrier_and_an_init(self):
         self.interrupted(self.first.barrier)
         self.second.barrier()

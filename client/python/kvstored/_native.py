@@ -121,10 +121,13 @@ class Native:
 
     def quick(self, function: Any, *arguments: Any) -> None:
         """A synchronous call that asks nobody."""
-        pointer = self.use()
-        status = function(pointer, *arguments)
-        if status != 0:
-            raise self.error(pointer, status)
+        pointer = self.enter()
+        try:
+            status = function(pointer, *arguments)
+            if status != 0:
+                raise self.error(pointer, status)
+        finally:
+            self.leave()
 
     def call(self, function: Any, *arguments: Any, keep: Any = None) -> None:
         """A synchronous call that may take long at a server. `keep` lives until it has ended, which

@@ -167,13 +167,15 @@ class Http(Case):
 
     def test_garbage_and_giants_get_a_refusal_or_a_closed_door(self):
         get = b"GET /v1/type HTTP/1.1\r\nHost: localhost\r\n"
-        self.assertEqual(self.status(get + b"X: " + b"a" * 40000 + b"\r\n\r\n"), 431)
+        # None: closed while some of ours was unread, the kernel resets, and the answer is lost.
+        self.assertIn(self.status(get + b"X: " + b"a" * 40000 + b"\r\n\r\n"), (431, None))
         self.assertIn(self.status(b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"),
-                      (414, 431))
+                      (414, 431, None))
         self.assertEqual(self.status(b"GET /v1/type HTTP/1.1\r\n\r\n"), 400)
         self.assertIn(self.status(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), (400, 505))
         for data in [b"\x16\x03\x01\x02\x00\x01\x00" * 10, b"\x00" * 1000, b"\r\n\r\n\r\n", b""]:
             self.raw(data)
+        self.assertEqual(self.rest.get("/v1/type").status, 200)
 
     def test_requests_on_one_connection_are_answered_in_order(self):
         answer = self.raw(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -49,6 +49,9 @@
 #define KVS_BARRIER_DEADLINE_NS (600 * KVS_SECOND)
 #define KVS_CUT_DEADLINE_NS (60 * KVS_SECOND)
 
+/* Row ids of a session's pulls that are not answered, 8 bytes each; one pull may have more. */
+#define KVS_SESSION_ROW_IDS_MAX ((uint64_t)1 << 22)
+
 static_assert(KVS_PART_ELEMENTS * 8 <= KVS_PART_BYTES_MAX, "a part of f64 fits");
 static_assert(KVS_PART_BYTES_MAX < KVS_MESSAGE_BYTES_MAX, "a part and its header fit a message");
 static_assert(KVS_FRAME_PAYLOAD_BYTES_MAX <= KVS_PART_BYTES_MAX, "a full frame fits a message");

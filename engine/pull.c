@@ -9,8 +9,6 @@
 
 /* A part costs at least this much of what may be ahead, so that tiny parts are bounded too. */
 #define PART_BYTES_MIN 256u
-/* Row ids of a session's pulls that are not answered, 8 bytes each; one pull may have more. */
-#define ROW_IDS_MAX ((uint64_t)1 << 22)
 
 static uint64_t cost_of(const kvs_op *op)
 {
@@ -384,7 +382,7 @@ static kvs_status take_ids(kvs_session *session, kvs_op *op, const kvs_pull_key 
                                "a row id is not below %" PRIu64 ", the rows of \"%s\"", rows,
                                key->name);
     }
-    if (session->row_ids > 0 && session->row_ids + count > ROW_IDS_MAX) {
+    if (session->row_ids > 0 && session->row_ids + count > KVS_SESSION_ROW_IDS_MAX) {
         return kvs_problem_set(problem, KVS_TOO_MANY, "%" PRIu64 " row ids are waiting",
                                session->row_ids);
     }

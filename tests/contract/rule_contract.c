@@ -2,6 +2,7 @@
 #include "tests/contract/rule_oracle.h"
 
 #include "engine/optimizer.h"
+#include "tests/support/optimizer_json.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -43,16 +44,6 @@ typedef struct rule_result {
     uint64_t weight[ELEMENTS_MAX];
     uint64_t state[KVS_RULE_STATES_MAX][ELEMENTS_MAX];
 } rule_result;
-
-static kvs_optimizer *parse(const char *json)
-{
-    kvs_optimizer *optimizer = NULL;
-    kvs_problem problem = {0};
-    if (kvs_optimizer_parse(json, strlen(json), &optimizer, &problem) != KVS_OK) {
-        fail_msg("%s: %s", json, problem.detail);
-    }
-    return optimizer;
-}
 
 static kvs_oracle_rule random_rule(kvs_contract *contract, const char *name, const char *rules)
 {

@@ -1,5 +1,6 @@
 /* The optimizers by name, as a store describes them. */
 #include "engine/optimizer.h"
+#include "tests/support/optimizer_json.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -9,16 +10,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static kvs_optimizer *parse(const char *json)
-{
-    kvs_optimizer *optimizer = NULL;
-    kvs_problem problem = {0};
-    if (kvs_optimizer_parse(json, strlen(json), &optimizer, &problem) != KVS_OK) {
-        fail_msg("%s: %s", json, problem.detail);
-    }
-    return optimizer;
-}
 
 /* The numbers of every optimizer of each line, as it is described unless anything is said. */
 static void every_optimizer_has_mxnet_s_defaults(void **state)

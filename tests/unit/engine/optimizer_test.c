@@ -1,4 +1,5 @@
 #include "engine/optimizer.h"
+#include "tests/support/optimizer_json.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -8,27 +9,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static kvs_optimizer *parse(const char *json)
-{
-    kvs_optimizer *optimizer = NULL;
-    kvs_problem problem = {0};
-    if (kvs_optimizer_parse(json, strlen(json), &optimizer, &problem) != KVS_OK) {
-        fail_msg("%s: %s", json, problem.detail);
-    }
-    return optimizer;
-}
-
-static void refused(const char *json, kvs_status status, const char *detail)
-{
-    kvs_optimizer *optimizer = NULL;
-    kvs_problem problem = {0};
-    kvs_status got = kvs_optimizer_parse(json, strlen(json), &optimizer, &problem);
-    assert_null(optimizer);
-    assert_string_equal(kvs_status_find(got)->reason, kvs_status_find(status)->reason);
-    assert_int_equal(problem.status, status);
-    assert_string_equal(problem.detail, detail);
-}
 
 static kvs_rule_scalars scalars(const kvs_optimizer *optimizer, const char *key, uint64_t t)
 {

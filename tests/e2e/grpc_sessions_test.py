@@ -155,7 +155,7 @@ class Sessions(Case):
         began = time.monotonic()
         with self.assertRaises(support.Refused) as caught:
             first.push("k", [1.0])
-        self.assertLess(time.monotonic() - began, 1.5)
+        self.assertLess(time.monotonic() - began, 10)  # not the default deadline
         self.assertEqual(caught.exception.reason, "ROUND_FAILED")
         self.assertIn("missing rank 1", str(caught.exception))
         self.assertEqual(first.pull("k"), {"k": [1.0]})

@@ -132,11 +132,14 @@ class Life(Case):
         server.__exit__(None, None, None)
 
     def test_readiness_ends_before_the_doors_close(self):
-        server = Server("--drain-delay", "2s")
+        server = Server("--drain-delay", "4s")
         rest = Rest(server.http)
-        self.assertEqual(rest.get("/readyz").status, 200)
+        end = time.monotonic() + 10
+        while rest.get("/readyz").status != 200:  # its first probe is under way
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
         server.process.send_signal(signal.SIGTERM)
-        end = time.monotonic() + 1.5
+        end = time.monotonic() + 3.5
         while (reply := rest.get("/readyz")).status == 200:
             self.assertLess(time.monotonic(), end)
             time.sleep(0.01)

@@ -38,6 +38,12 @@ static void close_backend(kvs_backend *backend)
     free(device);
 }
 
+/* Norms over whole values are not built here yet. */
+static kvs_status measure(kvs_stream *, const kvs_measure_item *, size_t)
+{
+    return KVS_UNIMPLEMENTED;
+}
+
 static const kvs_backend_table table = {
     kvs_cuda_stream_open,
     kvs_cuda_stream_close,
@@ -47,6 +53,7 @@ static const kvs_backend_table table = {
     kvs_cuda_stream_copy,
     kvs_cuda_stream_accumulate,
     kvs_cuda_stream_apply,
+    measure,
     kvs_cuda_stream_download,
     kvs_cuda_stream_sync,
     close_backend,

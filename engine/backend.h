@@ -98,6 +98,22 @@ typedef struct kvs_apply_item {
     kvs_rows rows;
 } kvs_apply_item;
 
+/* sums[k] := the sum of the squares, in f64, of the k-th term of a kvs_measure over all elements,
+ * in the order that engine/rules.h fixes (KVS_MEASURE_BLOCK). The terms are those of weight, state
+ * and g = accumulator, f16 and bf16 as in an apply item; what a measure does not read may be NULL.
+ * Nothing but sums is written. */
+typedef struct kvs_measure_item {
+    kvs_rule_scalars scalars;
+    int measure; /* kvs_measure */
+    const kvs_memory *weight;
+    const kvs_memory *state[KVS_RULE_STATES_MAX];
+    const kvs_memory *master;
+    const kvs_memory *accumulator;
+    double *sums; /* on the host: kvs_measure_sums of them, which hold once sync has returned */
+    uint64_t elements;
+    kvs_dtype dtype;
+} kvs_measure_item;
+
 typedef struct kvs_backend_table {
     kvs_status (*open_stream)(kvs_backend *backend, kvs_stream **out) KVS_MUST_CHECK;
     void (*close_stream)(kvs_backend *backend, kvs_stream *stream);
@@ -109,6 +125,8 @@ typedef struct kvs_backend_table {
                              size_t count) KVS_MUST_CHECK;
     kvs_status (*apply)(kvs_stream *stream, const kvs_apply_item *items,
                         size_t count) KVS_MUST_CHECK;
+    kvs_status (*measure)(kvs_stream *stream, const kvs_measure_item *items,
+                          size_t count) KVS_MUST_CHECK;
     /* Makes memory->host hold the bytes of memory->data, once sync has returned. */
     kvs_status (*download)(kvs_stream *stream, kvs_memory *const *memories,
                            size_t count) KVS_MUST_CHECK;

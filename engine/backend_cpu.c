@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "engine/codec.h"
 #include "engine/kernels_cpu.h"
+#include "engine/measure_cpu.h"
 #include "engine/rows_cpu.h"
 
 #include <stdlib.h>
@@ -424,6 +425,20 @@ static kvs_status apply_batch(kvs_stream *stream, const kvs_apply_item *items, s
     return KVS_OK;
 }
 
+static kvs_status measure_batch(kvs_stream *stream, const kvs_measure_item *items, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        KVS_CHECK((unsigned)items[i].measure < KVS_MEASURE_COUNT);
+        if (!kvs_dtype_floating(items[i].dtype)) {
+            return KVS_UNIMPLEMENTED;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        kvs_measure_cpu(stream->kernels, &items[i]);
+    }
+    return KVS_OK;
+}
+
 /* ------------------------------------------------------------------ open and close */
 
 static bool runs_always(void)
@@ -497,6 +512,7 @@ static const kvs_backend_table table = {
     .copy = copy_batch,
     .accumulate = accumulate_batch,
     .apply = apply_batch,
+    .measure = measure_batch,
     .download = download_memory,
     .sync = sync_stream,
     .close = close_backend,

@@ -1,6 +1,7 @@
 #include "engine/batch.h"
 
 #include "engine/key.h"
+#include "engine/norms.h"
 
 #include <string.h>
 
@@ -38,20 +39,24 @@ static void launch_items(kvs_batch *batch)
     if (batch->accumulates > 0 && batch->failed == KVS_OK) {
         note(batch, table->accumulate(stream, batch->accumulate, batch->accumulates));
     }
+    if (batch->measures > 0 && batch->failed == KVS_OK) {
+        note(batch, table->measure(stream, batch->measure, batch->measures));
+    }
     if (batch->applies > 0 && batch->failed == KVS_OK) {
         note(batch, table->apply(stream, batch->apply, batch->applies));
     }
     if (batch->downloads > 0 && batch->failed == KVS_OK) {
         note(batch, table->download(stream, batch->download, batch->downloads));
     }
-    batch->zeros = batch->copies = batch->accumulates = batch->applies = 0;
-    batch->downloads = 0;
+    batch->zeros = batch->copies = batch->accumulates = batch->measures = 0;
+    batch->applies = batch->downloads = 0;
     batch->number++;
 }
 
 static uint32_t count_items(const kvs_batch *batch)
 {
-    return batch->zeros + batch->copies + batch->accumulates + batch->applies + batch->downloads;
+    return batch->zeros + batch->copies + batch->accumulates + batch->measures + batch->applies +
+           batch->downloads;
 }
 
 static void launch(kvs_batch *batch)
@@ -139,8 +144,7 @@ void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
 {
     kvs_apply_item *item = &batch->apply[place(batch, part, &batch->applies)];
     memset(item, 0, sizeof *item);
-    kvs_optimizer_scalars(part->binding->optimizer, part->binding->multipliers, part->updates,
-                          &item->scalars);
+    kvs_norms_scalars(part, part->updates, &item->scalars);
     item->scalars.seed ^= part->key->hash;
     item->scalars.element = part->index * part->key->part_elements;
     item->weight = &part->value->memory;
@@ -162,6 +166,24 @@ void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
     item->elements = part->elements;
     item->dtype = part->key->dtype;
     target->downloaded = false;
+}
+
+void kvs_batch_measure(kvs_batch *batch, kvs_part *part, kvs_measure measure, double *sums)
+{
+    kvs_measure_item *item = &batch->measure[place(batch, part, &batch->measures)];
+    bool sparse = kvs_part_is_sparse(part);
+    memset(item, 0, sizeof *item);
+    kvs_norms_scalars(part, part->updates + 1, &item->scalars);
+    item->measure = measure;
+    item->weight = &part->value->memory;
+    for (int i = 0; i < KVS_RULE_STATES_MAX; i++) {
+        item->state[i] = part->states[i] == NULL ? NULL : &part->states[i]->memory;
+    }
+    item->master = part->master == NULL ? NULL : &part->master->memory;
+    item->accumulator = part->accumulator == NULL ? NULL : &part->accumulator->memory;
+    item->sums = sums;
+    item->elements = sparse ? part->row_set.count * part->key->row_elements : part->elements;
+    item->dtype = part->key->dtype;
 }
 
 static kvs_rows rows_of(const kvs_part *part, const uint32_t *list, uint32_t count)

@@ -1,7 +1,7 @@
 /* What one turn of a shard has to compute: items gathered for the backend, launched together.
  *
  * Items of one launch touch different parts: a part that is touched again launches first what is
- * there. Order within a launch: zero, copy, accumulate, apply. One sync a turn.
+ * there. Order within a launch: zero, copy, accumulate, measure, apply. One sync a turn.
  *
  * Threads: the shard's holder.
  * Memory: borrows what the items name until sync; buffers given to release are let go of after it,
@@ -22,10 +22,11 @@ typedef struct kvs_batch {
     kvs_profile *profile; /* borrowed; may be NULL */
     kvs_status failed;    /* KVS_OK, or the device's word for ever */
     uint64_t number;      /* part->batch == number: touched by what is not launched yet */
-    uint32_t zeros, copies, accumulates, applies, downloads, releases;
+    uint32_t zeros, copies, accumulates, measures, applies, downloads, releases;
     kvs_memory *zero[KVS_BATCH_ITEMS];
     kvs_copy_item copy[KVS_BATCH_ITEMS];
     kvs_accumulate_item accumulate[KVS_BATCH_ITEMS];
+    kvs_measure_item measure[KVS_BATCH_ITEMS];
     kvs_apply_item apply[KVS_BATCH_ITEMS];
     kvs_memory *download[KVS_BATCH_ITEMS];
     kvs_buffer *release[KVS_BATCH_ITEMS];
@@ -53,6 +54,9 @@ void kvs_batch_widen(kvs_batch *batch, kvs_part *part);
  * `last` (may be NULL). part->updates is already that of this update. */
 void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                      const kvs_buffer *accumulator, const kvs_source *last);
+/* Of the part's gradient, which is its accumulator, before its next update. `sums` holds after the
+ * sync. */
+void kvs_batch_measure(kvs_batch *batch, kvs_part *part, kvs_measure measure, double *sums);
 /* The same of rows. The list is read when the batch is launched; whoever changes it before touches
  * the part first. */
 void kvs_batch_copy_rows(kvs_batch *batch, kvs_part *part, kvs_buffer *target,

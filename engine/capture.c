@@ -116,8 +116,7 @@ void kvs_capture_act(kvs_action *action, kvs_shard *shard)
     }
     if (cut->bindings != NULL) {
         kvs_batch_touch(&shard->batch, part);
-        kvs_binding_unref(part->binding);
-        part->binding = kvs_binding_take(cut->bindings[action->key]);
+        kvs_part_bind(shard, part, cut->bindings[action->key]);
     }
     put_part(captured, part, shard);
 }
@@ -180,7 +179,8 @@ void kvs_store_restore(kvs_capture *capture, bool replaces, kvs_waiter *waiter, 
         cut = kvs_cut_make(store, CUT_RESTORE, NULL, capture->key_count, waiter, now_ns);
         status = cut == NULL ? KVS_NO_MEMORY : KVS_OK;
     }
-    if (status == KVS_OK && replaces && !kvs_cut_bind(cut, capture->optimizer)) {
+    if (status == KVS_OK &&
+        !(replaces ? kvs_cut_bind(cut, capture->optimizer) : kvs_cut_bind_anew(cut))) {
         kvs_cut_free(cut);
         status = KVS_NO_MEMORY;
     }

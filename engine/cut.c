@@ -146,8 +146,7 @@ static void give_rule(kvs_shard *shard, kvs_part *part, kvs_binding *binding)
         kvs_batch_release(&shard->batch, part->master);
         part->master = NULL;
     }
-    kvs_binding_unref(part->binding);
-    part->binding = kvs_binding_take(binding);
+    kvs_part_bind(shard, part, binding);
 }
 
 void kvs_cut_act(kvs_action *action, kvs_shard *shard)
@@ -175,6 +174,9 @@ void kvs_cut_act(kvs_action *action, kvs_shard *shard)
     kvs_buffer *target = cut->buffers[part->index];
     cut->buffers[part->index] = NULL;
     kvs_batch_touch(&shard->batch, part);
+    if (cut->bindings != NULL) { /* its norms are measured anew */
+        kvs_part_bind(shard, part, cut->bindings[0]);
+    }
     kvs_batch_copy(&shard->batch, part, target, &value);
     kvs_batch_release(&shard->batch, part->value);
     part->value = target;
@@ -320,15 +322,22 @@ bool kvs_cut_enqueue(kvs_cut *cut)
     return now;
 }
 
-static void submit(kvs_cut *cut, uint64_t now_ns)
+/* KVS_NO_MEMORY: the cut is freed. */
+static kvs_status submit(kvs_cut *cut, uint64_t now_ns)
 {
     kvs_store *store = cut->store;
     pthread_mutex_lock(&store->mutex);
-    bool now = kvs_cut_enqueue(cut);
+    bool bound = cut->kind != CUT_ASSIGN || kvs_cut_bind_anew(cut);
+    bool now = bound && kvs_cut_enqueue(cut);
     pthread_mutex_unlock(&store->mutex);
+    if (!bound) {
+        kvs_cut_free(cut);
+        return KVS_NO_MEMORY;
+    }
     if (now) {
         kvs_cut_start(cut, now_ns);
     }
+    return KVS_OK;
 }
 
 /* ------------------------------------------------------------------ making one */
@@ -398,7 +407,7 @@ void kvs_store_read(kvs_store *store, const char *key, size_t key_bytes, kvs_sna
         kvs_waiter_finish(waiter, now_ns, KVS_NO_MEMORY, "%s", "");
         return;
     }
-    submit(cut, now_ns);
+    (void)!submit(cut, now_ns); /* a read is always taken */
 }
 
 /* The copy of the value and the buffers that it will go to. */
@@ -454,7 +463,9 @@ void kvs_store_assign(kvs_store *store, const char *key, size_t key_bytes, kvs_d
         cut->has_match = true;
         cut->match = *if_match;
     }
-    submit(cut, now_ns);
+    if (submit(cut, now_ns) != KVS_OK) {
+        kvs_waiter_finish(waiter, now_ns, KVS_NO_MEMORY, "%s", "");
+    }
 }
 
 bool kvs_cut_bind(kvs_cut *cut, kvs_optimizer *optimizer)
@@ -469,12 +480,21 @@ bool kvs_cut_bind(kvs_cut *cut, kvs_optimizer *optimizer)
         if (!kvs_dtype_floating(key->dtype)) {
             continue; /* integers are summed, whatever the rule of the store */
         }
-        cut->bindings[k] = kvs_binding_make(optimizer, key->name, key->name_bytes);
+        cut->bindings[k] = kvs_binding_make(optimizer, key);
         if (cut->bindings[k] == NULL) {
             return false;
         }
     }
     return true;
+}
+
+bool kvs_cut_bind_anew(kvs_cut *cut)
+{
+    kvs_optimizer *optimizer = cut->store->optimizer;
+    kvs_measure measures[KVS_MEASURES_MAX];
+    bool norms =
+        optimizer != NULL && kvs_optimizer_measures(optimizer, (kvs_multipliers){0}, measures) > 0;
+    return !norms || kvs_cut_bind(cut, optimizer);
 }
 
 /* Mutex. A cut that gives every key its rule, or NULL: no memory. */
@@ -531,7 +551,7 @@ void kvs_cut_leave(kvs_store *store, uint32_t rank, uint64_t now_ns)
         return; /* no memory: a cut of a key that it has torn ends at its deadline */
     }
     cut->rank = rank;
-    submit(cut, now_ns);
+    (void)!submit(cut, now_ns); /* it is always taken */
 }
 
 kvs_optimizer *kvs_store_optimizer(kvs_store *store)

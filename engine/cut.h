@@ -57,6 +57,11 @@ void kvs_cut_free(kvs_cut *cut);
  * no memory. */
 bool kvs_cut_bind(kvs_cut *cut, kvs_optimizer *optimizer);
 
+/* Mutex. For a cut that changes values or states: if the store's rule needs norms, parts that have
+ * measured theirs are to do so anew, for which the cut has bindings of the same rule. False: no
+ * memory. */
+bool kvs_cut_bind_anew(kvs_cut *cut);
+
 /* Mutex. Gives the cut its place; true when it is its turn, and then kvs_cut_start follows without
  * the mutex. */
 bool kvs_cut_enqueue(kvs_cut *cut);

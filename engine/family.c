@@ -21,6 +21,7 @@ typedef enum parameter_kind {
     WHOLE,  /* an integer that a double holds */
     FROM_0, /* an integer from 0 up, of 31 bits */
     FROM_1,
+    FLOOR,   /* 0 or more; null and 0: none */
     STRATEGY /* a word of warmup_names */
 } parameter_kind;
 
@@ -53,6 +54,9 @@ struct kvs_family {
     kvs_rule other[KVS_LINE_COUNT];
     kvs_hyper by;
     kvs_scalars_function *scalars; /* NULL: it has nothing to add */
+    unsigned measure_count;
+    kvs_measure measures[KVS_FAMILY_MEASURES_MAX];
+    kvs_scale_function *scale; /* of measures */
     bool lags;
     parameter parameters[PARAMETERS_MAX];
 };
@@ -64,13 +68,14 @@ struct kvs_family {
 #define ONLY_20 false, true
 #define TWICE(value) value, value
 #define RULES_OF(name) KVS_RULE_##name##_19, KVS_RULE_##name##_20
-#define NORMS "its norms over whole values are"
 
 #define MOMENTUM "momentum", KVS_HYPER_MOMENTUM, ANY
 #define BETA1 "beta1", KVS_HYPER_BETA1, BELOW
 #define BETA2 "beta2", KVS_HYPER_BETA2, BELOW
 #define EPSILON "epsilon", KVS_HYPER_EPSILON, COUNTS
 #define CORRECT_BIAS "correct_bias", KVS_HYPER_CORRECT_BIAS, TRUTH
+#define LOWER_BOUND "lower_bound", KVS_HYPER_LOWER_BOUND, FLOOR
+#define UPPER_BOUND "upper_bound", KVS_HYPER_UPPER_BOUND, BOUND
 
 /* In the order of the alphabet. Names, defaults and lines are MXNet's; adamw in 1.9, diloco and
  * lion are ours. */
@@ -179,9 +184,54 @@ static const kvs_family families[] = {
                        {"beta", KVS_HYPER_BETA, COUNTS, {1, 1}}},
     },
     {.name = "groupadagrad", .missing = "its one number a row is", .in = {BOTH}},
-    {.name = "lamb", .missing = NORMS, .in = {BOTH}},
-    {.name = "lans", .missing = NORMS, .in = {ONLY_20}},
-    {.name = "lars", .missing = NORMS, .in = {BOTH}},
+    {
+        .name = "lamb",
+        .in = {BOTH},
+        .learning_rate = {TWICE(.001)},
+        .rule = {TWICE(KVS_RULE_LAMB)},
+        .scalars = kvs_scalars_lamb,
+        .measure_count = 1,
+        .measures = {KVS_MEASURE_LAMB},
+        .scale = kvs_scale_lamb,
+        .parameters = {{BETA1, {.9, .9}},
+                       {BETA2, {.999, .999}},
+                       {EPSILON, {1e-6, 1e-6}},
+                       {LOWER_BOUND, {0, 0}},
+                       {UPPER_BOUND, {INFINITY, INFINITY}},
+                       {"bias_correction", KVS_HYPER_CORRECT_BIAS, TRUTH, {1, 1}}},
+    },
+    {
+        .name = "lans",
+        .in = {ONLY_20},
+        .learning_rate = {TWICE(.001)},
+        .rule = {TWICE(KVS_RULE_LANS)},
+        .scalars = kvs_scalars_lans,
+        .measure_count = 2,
+        .measures = {KVS_MEASURE_GRADIENT, KVS_MEASURE_LANS},
+        .scale = kvs_scale_lans,
+        .parameters = {{BETA1, {.9, .9}},
+                       {BETA2, {.999, .999}},
+                       {EPSILON, {1e-6, 1e-6}},
+                       {LOWER_BOUND, {0, 0}},
+                       {UPPER_BOUND, {INFINITY, INFINITY}}},
+    },
+    {
+        .name = "lars",
+        .in = {BOTH},
+        .learning_rate = {.01, .1},
+        .rule = {TWICE(KVS_RULE_SGD)},
+        .other = {TWICE(KVS_RULE_SGD_MOMENTUM)},
+        .by = KVS_HYPER_MOMENTUM,
+        .scalars = kvs_scalars_momentum,
+        .measure_count = 1,
+        .measures = {KVS_MEASURE_LARS},
+        .scale = kvs_scale_lars,
+        .parameters = {{MOMENTUM, {0, 0}},
+                       {"eta", KVS_HYPER_ETA, COUNTS, {.001, .001}},
+                       {"eps", KVS_HYPER_EPSILON, COUNTS, {0, NONE}},
+                       {EPSILON, {NONE, 1e-8}},
+                       {"momentum_correction", KVS_HYPER_MOMENTUM_CORRECTION, TRUTH, {1, NONE}}},
+    },
     {
         .name = "lbsgd",
         .in = {ONLY_19},
@@ -190,6 +240,9 @@ static const kvs_family families[] = {
         .other = {TWICE(KVS_RULE_LBSGD_MOMENTUM)},
         .by = KVS_HYPER_MOMENTUM,
         .scalars = kvs_scalars_lbsgd,
+        .measure_count = 1, /* of the ramp "lars" alone */
+        .measures = {KVS_MEASURE_LBSGD},
+        .scale = kvs_scale_lbsgd,
         .lags = true,
         .parameters = {{MOMENTUM, {0, 0}},
                        {"warmup_strategy", KVS_HYPER_WARMUP_STRATEGY, STRATEGY, {0, 0}},
@@ -311,10 +364,9 @@ const char *kvs_family_name(const kvs_family *family)
     return family->name;
 }
 
-const char *kvs_family_missing(const kvs_family *family, const double *hyper)
+const char *kvs_family_missing(const kvs_family *family)
 {
-    bool lars = hyper != NULL && hyper[KVS_HYPER_WARMUP_STRATEGY] == KVS_WARMUP_LARS;
-    return lars ? NORMS : family->missing;
+    return family->missing;
 }
 
 bool kvs_family_lags(const kvs_family *family)
@@ -359,6 +411,11 @@ static void read_parameter(kvs_json_fields *fields, const parameter *given, doub
     switch (given->kind) {
     case COUNTS:
         (void)kvs_json_double(fields, given->name, 0, FLT_MAX, out);
+        break;
+    case FLOOR:
+        if (!kvs_json_null(fields, given->name)) {
+            (void)kvs_json_double(fields, given->name, 0, FLT_MAX, out);
+        }
         break;
     case BOUND:
         if (!kvs_json_null(fields, given->name)) {
@@ -421,7 +478,7 @@ void kvs_family_write(const kvs_family *family, kvs_line line, const double hype
             (void)fprintf(to, "\"%s\": %s", one->name, value != 0 ? "true" : "false");
         } else if (one->kind == STRATEGY) {
             (void)fprintf(to, "\"%s\": \"%s\"", one->name, warmup_names[(size_t)value]);
-        } else if (isinf(value)) {
+        } else if (isinf(value) || (one->kind == FLOOR && value == 0)) {
             (void)fprintf(to, "\"%s\": null", one->name);
         } else {
             kvs_json_put_double(to, one->name, value);
@@ -444,4 +501,36 @@ void kvs_family_scalars(const kvs_family *family, const double hyper[KVS_HYPER_C
     if (family->scalars != NULL) {
         family->scalars(hyper, begin, count, out);
     }
+}
+
+/* ------------------------------------------------------------------ norms */
+
+unsigned kvs_family_measures(const kvs_family *family, const double hyper[KVS_HYPER_COUNT],
+                             bool plain, kvs_measure out[KVS_FAMILY_MEASURES_MAX])
+{
+    bool other_ramp = family->measures[0] == KVS_MEASURE_LBSGD &&
+                      hyper[KVS_HYPER_WARMUP_STRATEGY] != KVS_WARMUP_LARS;
+    unsigned count = plain || other_ramp ? 0 : family->measure_count;
+    for (unsigned i = 0; i < count; i++) {
+        out[i] = family->measures[i];
+    }
+    return count;
+}
+
+void kvs_family_scale(const kvs_family *family, const double hyper[KVS_HYPER_COUNT], unsigned stage,
+                      const double *squares, kvs_rule_scalars *out)
+{
+    family->scale(hyper, stage, squares, out);
+}
+
+bool kvs_family_plain(const kvs_family *family, const char *key, size_t key_bytes)
+{
+    static const char *const ends[] = {"gamma", "beta", "bias"};
+    bool plain = false;
+    for (size_t i = 0; family->scale == kvs_scale_lars && i < sizeof ends / sizeof ends[0]; i++) {
+        size_t bytes = strlen(ends[i]);
+        plain =
+            plain || (bytes <= key_bytes && memcmp(key + key_bytes - bytes, ends[i], bytes) == 0);
+    }
+    return plain;
 }

@@ -26,8 +26,8 @@ const kvs_family *kvs_family_find(const char *name, kvs_line line);
 size_t kvs_family_names(kvs_line line, const char *out[KVS_FAMILIES_MAX]);
 
 const char *kvs_family_name(const kvs_family *family);
-/* NULL, or why the family is not built, or not with these numbers (NULL: not read yet). */
-const char *kvs_family_missing(const kvs_family *family, const double *hyper);
+/* NULL, or why the family is not built. */
+const char *kvs_family_missing(const kvs_family *family);
 /* True: its schedule is asked before the update is counted. */
 bool kvs_family_lags(const kvs_family *family);
 double kvs_family_learning_rate(const kvs_family *family, kvs_line line);
@@ -49,5 +49,16 @@ int kvs_family_rule(const kvs_family *family, kvs_line line, const double hyper[
  * rule, rescale, clip, wd and lr (schedule and multiplier included) are there already. */
 void kvs_family_scalars(const kvs_family *family, const double hyper[KVS_HYPER_COUNT],
                         uint64_t begin, uint64_t count, kvs_rule_scalars *out);
+
+/* What is measured over a whole value before each update, in order: how many, at most
+ * KVS_FAMILY_MEASURES_MAX. None of a key that is `plain`. */
+#define KVS_FAMILY_MEASURES_MAX 2u
+unsigned kvs_family_measures(const kvs_family *family, const double hyper[KVS_HYPER_COUNT],
+                             bool plain, kvs_measure out[KVS_FAMILY_MEASURES_MAX]);
+/* Adds what the sums of squares of measure `stage` make of the numbers. */
+void kvs_family_scale(const kvs_family *family, const double hyper[KVS_HYPER_COUNT], unsigned stage,
+                      const double *squares, kvs_rule_scalars *out);
+/* Is a key of this name updated without norms? lars does so with what ends in gamma, beta, bias. */
+bool kvs_family_plain(const kvs_family *family, const char *key, size_t key_bytes);
 
 #endif

@@ -357,7 +357,7 @@ static kvs_status bind_all(kvs_init *init)
         if (init->pending[i].existed || !kvs_dtype_floating(key->dtype)) {
             continue;
         }
-        kvs_binding *binding = kvs_binding_make(optimizer, key->name, key->name_bytes);
+        kvs_binding *binding = kvs_binding_make(optimizer, key);
         if (binding == NULL) {
             return KVS_NO_MEMORY;
         }

@@ -134,12 +134,86 @@ DEFINE_HALF(bf16)
 #define DEFINE_APPLY_F64(name, step, states) DEFINE_APPLY(double, f64, step, states)
 KVS_RULES(DEFINE_APPLY_F32)
 KVS_RULES(DEFINE_APPLY_F64)
+
+/* ------------------------------------------------------------------ measures */
+
+/* Terms at a time, so that they stay in the nearest cache; whole rounds of lanes. */
+#define TERMS ((size_t)256)
+
+/* What a measure does not read is folded away, as above: it may be NULL. */
+#define DEFINE_MEASURE(real, kind, terms, sums, weighs, states)                                    \
+    static inline void terms_##terms##_##kind(const kvs_numbers_##kind *numbers,                   \
+                                              const kvs_cpu_run *run, size_t first, size_t count,  \
+                                              real out[][TERMS])                                   \
+    {                                                                                              \
+        INDEPENDENT                                                                                \
+        for (size_t i = 0; i < count; i++) {                                                       \
+            real state[KVS_RULE_STATES_MAX] = {0};                                                 \
+            real term[KVS_MEASURE_SUMS_MAX];                                                       \
+            for (int j = 0; j < (states); j++) {                                                   \
+                state[j] = ((const real *)run->state[j])[first + i];                               \
+            }                                                                                      \
+            real weight = (weighs) ? ((const real *)run->weight)[first + i] : 0;                   \
+            kvs_terms_##terms##_##kind(numbers, weight,                                            \
+                                       ((const real *)run->accumulator)[first + i], state, term);  \
+            for (int k = 0; k < (sums); k++) {                                                     \
+                out[k][i] = term[k];                                                               \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    static void measure_##terms##_##kind(const kvs_cpu_run *given, kvs_cpu_lanes *lanes)           \
+    {                                                                                              \
+        const kvs_cpu_run run = *given;                                                            \
+        const kvs_numbers_##kind numbers = kvs_round_##kind(run.scalars);                          \
+        real buffer[sums][TERMS];                                                                  \
+        for (size_t first = 0; first < run.elements; first += TERMS) {                             \
+            size_t left = run.elements - first;                                                    \
+            size_t count = left < TERMS ? left : TERMS;                                            \
+            terms_##terms##_##kind(&numbers, &run, first, count, buffer);                          \
+            for (int k = 0; k < (sums); k++) {                                                     \
+                add_squares_##kind(buffer[k], count, lanes->of[k]);                                \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+#define DEFINE_SQUARES(real, kind)                                                                 \
+    static inline void add_squares_##kind(const real *terms, size_t count, double *lanes)          \
+    {                                                                                              \
+        double sum[KVS_MEASURE_LANES];                                                             \
+        size_t whole = count / KVS_MEASURE_LANES * KVS_MEASURE_LANES;                              \
+        for (size_t l = 0; l < KVS_MEASURE_LANES; l++) {                                           \
+            sum[l] = lanes[l];                                                                     \
+        }                                                                                          \
+        for (size_t i = 0; i < whole; i += KVS_MEASURE_LANES) {                                    \
+            for (size_t l = 0; l < KVS_MEASURE_LANES; l++) {                                       \
+                sum[l] += (double)terms[i + l] * (double)terms[i + l];                             \
+            }                                                                                      \
+        }                                                                                          \
+        for (size_t i = whole; i < count; i++) {                                                   \
+            sum[i - whole] += (double)terms[i] * (double)terms[i];                                 \
+        }                                                                                          \
+        for (size_t l = 0; l < KVS_MEASURE_LANES; l++) {                                           \
+            lanes[l] = sum[l];                                                                     \
+        }                                                                                          \
+    }
+
+DEFINE_SQUARES(float, f32)
+DEFINE_SQUARES(double, f64)
+#define DEFINE_MEASURE_F32(name, terms, sums, weight, states)                                      \
+    DEFINE_MEASURE(float, f32, terms, sums, weight, states)
+#define DEFINE_MEASURE_F64(name, terms, sums, weight, states)                                      \
+    DEFINE_MEASURE(double, f64, terms, sums, weight, states)
+KVS_MEASURES(DEFINE_MEASURE_F32)
+KVS_MEASURES(DEFINE_MEASURE_F64)
 /* NOLINTEND(bugprone-macro-parentheses) */
 
 /* ------------------------------------------------------------------ the table */
 
 #define ROW_F32(name, step, states) [KVS_RULE_##name] = apply_##step##_f32,
 #define ROW_F64(name, step, states) [KVS_RULE_##name] = apply_##step##_f64,
+#define MEASURE_F32(name, terms, sums, weight, states) [KVS_MEASURE_##name] = measure_##terms##_f32,
+#define MEASURE_F64(name, terms, sums, weight, states) [KVS_MEASURE_##name] = measure_##terms##_f64,
 
 const kvs_cpu_kernels PASTE(kvs_cpu_kernels_, KVS_KERNELS) = {
     .name = QUOTE(KVS_KERNELS),
@@ -158,4 +232,6 @@ const kvs_cpu_kernels PASTE(kvs_cpu_kernels_, KVS_KERNELS) = {
     .narrow = {[KVS_F16] = narrow_f16, [KVS_BF16] = narrow_bf16},
     .apply_f32 = {KVS_RULES(ROW_F32)},
     .apply_f64 = {KVS_RULES(ROW_F64)},
+    .measure_f32 = {KVS_MEASURES(MEASURE_F32)},
+    .measure_f64 = {KVS_MEASURES(MEASURE_F64)},
 };

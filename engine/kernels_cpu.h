@@ -27,6 +27,13 @@ typedef struct kvs_cpu_run {
 
 typedef void kvs_cpu_apply_function(const kvs_cpu_run *run);
 
+/* Adds the squares of a measure's terms to the lanes of a block: lane i mod KVS_MEASURE_LANES of
+ * element i. Reads weight, state and accumulator of the run; its first element has lane 0. */
+typedef struct kvs_cpu_lanes {
+    double of[KVS_MEASURE_SUMS_MAX][KVS_MEASURE_LANES];
+} kvs_cpu_lanes;
+typedef void kvs_cpu_measure_function(const kvs_cpu_run *run, kvs_cpu_lanes *lanes);
+
 /* target := target + source; source may lie at any address. Integers wrap; f16 and bf16 are added
  * in f32 and rounded. */
 typedef void kvs_cpu_add_function(void *target, const void *source, size_t elements);
@@ -41,6 +48,8 @@ typedef struct kvs_cpu_kernels {
     kvs_cpu_cast_function *narrow[KVS_DTYPE_COUNT]; /* from f32 */
     kvs_cpu_apply_function *apply_f32[KVS_RULE_COUNT];
     kvs_cpu_apply_function *apply_f64[KVS_RULE_COUNT];
+    kvs_cpu_measure_function *measure_f32[KVS_MEASURE_COUNT];
+    kvs_cpu_measure_function *measure_f64[KVS_MEASURE_COUNT];
 } kvs_cpu_kernels;
 
 extern const kvs_cpu_kernels kvs_cpu_kernels_baseline;

@@ -215,6 +215,11 @@ size_t kvs_part_row_bytes(const kvs_part *part)
     return (size_t)part->key->row_elements * kvs_dtype_bytes(part->key->dtype);
 }
 
+bool kvs_part_is_sparse(const kvs_part *part)
+{
+    return part->key->storage == KVS_ROW_SPARSE;
+}
+
 uint32_t kvs_part_rows(const kvs_part *part)
 {
     return (uint32_t)(part->elements / part->key->row_elements);

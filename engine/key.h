@@ -55,6 +55,7 @@ kvs_key *kvs_key_table_at(kvs_key_table *table, size_t index);
 size_t kvs_part_bytes(const kvs_part *part);
 /* Of a state or a master: f32 for f16 and bf16, else the key's dtype. */
 size_t kvs_part_state_bytes(const kvs_part *part);
+bool kvs_part_is_sparse(const kvs_part *part);
 /* Of a row_sparse value. */
 size_t kvs_part_row_bytes(const kvs_part *part);
 uint32_t kvs_part_rows(const kvs_part *part);

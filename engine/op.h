@@ -66,6 +66,16 @@ struct kvs_op {
     uint64_t version;
 };
 
+/* The payload, where it lies. */
+static inline kvs_source kvs_op_source(const kvs_op *op)
+{
+    kvs_source source = {.payload = op->payload};
+    if (op->held != NULL) {
+        source.memory = &op->held->memory;
+    }
+    return source;
+}
+
 /* Of what a KVS_OP_PULL asks of its part. */
 size_t kvs_op_value_bytes(const kvs_op *op);
 

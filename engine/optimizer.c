@@ -41,7 +41,8 @@ struct kvs_optimizer {
     double hyper[KVS_HYPER_COUNT];
     double wd;
     double rescale;
-    double clip; /* INFINITY: none */
+    double clip;      /* INFINITY: none */
+    double clip_norm; /* INFINITY: none */
     bool has_lazy, lazy_update;
     bool multi_precision;
     uint64_t begin_num_update;
@@ -155,6 +156,10 @@ static kvs_status read_common(kvs_json_fields *fields, kvs_optimizer *optimizer)
         read_number(fields, "clip_gradient", &optimizer->clip) && optimizer->clip <= 0) {
         optimizer->clip = INFINITY; /* off, as in MXNet's kernels */
     }
+    if (!kvs_json_null(fields, "clip_norm") &&
+        read_number(fields, "clip_norm", &optimizer->clip_norm) && optimizer->clip_norm <= 0) {
+        optimizer->clip_norm = INFINITY;
+    }
     (void)kvs_json_bool(fields, "multi_precision", &optimizer->multi_precision);
     (void)kvs_json_integer(fields, "begin_num_update", 0, INT64_MAX / 2, &begin);
     optimizer->begin_num_update = (uint64_t)begin;
@@ -181,7 +186,7 @@ static kvs_status read_all(kvs_optimizer *optimizer, kvs_problem *problem)
     if (!read_name(&fields, optimizer)) {
         return kvs_json_status(&errors); /* whose fields these are is not known */
     }
-    const char *missing = kvs_family_missing(optimizer->family, NULL);
+    const char *missing = kvs_family_missing(optimizer->family);
     if (missing != NULL) {
         return fail_missing(optimizer, missing, problem);
     }
@@ -191,9 +196,7 @@ static kvs_status read_all(kvs_optimizer *optimizer, kvs_problem *problem)
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the optimizer");
     }
     kvs_json_fields_end(&fields);
-    KVS_TRY(kvs_json_status(&errors));
-    missing = kvs_family_missing(optimizer->family, optimizer->hyper);
-    return missing == NULL ? KVS_OK : fail_missing(optimizer, missing, problem);
+    return kvs_json_status(&errors);
 }
 
 /* ------------------------------------------------------------------ writing */
@@ -202,6 +205,16 @@ static void write_double(FILE *to, const char *name, double value)
 {
     (void)fputs(", ", to);
     kvs_json_put_double(to, name, value);
+}
+
+/* null for a bound that is none. */
+static void write_bound(FILE *to, const char *name, double value)
+{
+    if (isinf(value)) {
+        (void)fprintf(to, ", \"%s\": null", name);
+    } else {
+        write_double(to, name, value);
+    }
 }
 
 static void write_multipliers(FILE *to, const char *name, const multiplier_map *map)
@@ -221,11 +234,8 @@ static void write_all(const kvs_optimizer *optimizer, FILE *to)
     kvs_family_write(optimizer->family, optimizer->line, optimizer->hyper, to);
     write_double(to, "wd", optimizer->wd);
     write_double(to, "rescale_grad", optimizer->rescale);
-    if (isinf(optimizer->clip)) {
-        (void)fputs(", \"clip_gradient\": null", to);
-    } else {
-        write_double(to, "clip_gradient", optimizer->clip);
-    }
+    write_bound(to, "clip_gradient", optimizer->clip);
+    write_bound(to, "clip_norm", optimizer->clip_norm);
     (void)fprintf(to, ", \"multi_precision\": %s", optimizer->multi_precision ? "true" : "false");
     if (optimizer->has_lazy) {
         (void)fprintf(to, ", \"lazy_update\": %s", optimizer->lazy_update ? "true" : "false");
@@ -276,6 +286,7 @@ kvs_status kvs_optimizer_parse(const char *json, size_t json_bytes, kvs_optimize
     optimizer->tree = tree;
     optimizer->rescale = 1;
     optimizer->clip = INFINITY;
+    optimizer->clip_norm = INFINITY;
     kvs_status status = read_all(optimizer, problem);
     if (status == KVS_OK && write_json(optimizer) != KVS_OK) {
         status = kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the optimizer");
@@ -374,7 +385,18 @@ kvs_multipliers kvs_optimizer_multipliers(const kvs_optimizer *optimizer, const 
     return (kvs_multipliers){
         .lr = multiplier_of(&optimizer->lr_mult, key, key_bytes),
         .wd = multiplier_of(&optimizer->wd_mult, key, key_bytes),
+        .plain = kvs_family_plain(optimizer->family, key, key_bytes),
     };
+}
+
+/* lars of 1.9 keeps what its momentum holds at the rate of the update: by lr_now / lr_before. */
+static void correct_momentum(const kvs_optimizer *optimizer, uint64_t asked, kvs_rule_scalars *out)
+{
+    double now = kvs_learning_rate_at(&optimizer->rate, asked);
+    double before = kvs_learning_rate_at(&optimizer->rate, asked - 1);
+    if (before != 0) {
+        out->momentum *= now / before;
+    }
 }
 
 void kvs_optimizer_scalars(const kvs_optimizer *optimizer, kvs_multipliers multipliers, uint64_t t,
@@ -393,6 +415,38 @@ void kvs_optimizer_scalars(const kvs_optimizer *optimizer, kvs_multipliers multi
     };
     kvs_family_scalars(optimizer->family, optimizer->hyper, optimizer->begin_num_update, count,
                        out);
+    if (optimizer->hyper[KVS_HYPER_MOMENTUM_CORRECTION] != 0 && t > 1) {
+        correct_momentum(optimizer, asked, out);
+    }
+}
+
+static bool clips_norms(const kvs_optimizer *optimizer)
+{
+    return !isinf(optimizer->clip_norm);
+}
+
+unsigned kvs_optimizer_measures(const kvs_optimizer *optimizer, kvs_multipliers multipliers,
+                                kvs_measure out[KVS_MEASURES_MAX])
+{
+    unsigned count = 0;
+    if (clips_norms(optimizer)) {
+        out[count++] = KVS_MEASURE_GRADIENT;
+    }
+    count +=
+        kvs_family_measures(optimizer->family, optimizer->hyper, multipliers.plain, out + count);
+    return count;
+}
+
+void kvs_optimizer_scale(const kvs_optimizer *optimizer, unsigned stage, const double *squares,
+                         kvs_rule_scalars *out)
+{
+    if (!clips_norms(optimizer)) {
+        kvs_family_scale(optimizer->family, optimizer->hyper, stage, squares, out);
+    } else if (stage == 0) {
+        kvs_scale_clip(optimizer->clip_norm, squares, out);
+    } else {
+        kvs_family_scale(optimizer->family, optimizer->hyper, stage - 1, squares, out);
+    }
 }
 
 /* ------------------------------------------------------------------ states */
@@ -414,6 +468,8 @@ const char *kvs_rule_state_name(int rule, unsigned state)
         [KVS_RULE_ADAM_19] = {"exp_avg", "exp_avg_sq"},
         [KVS_RULE_ADAM_20] = {"exp_avg", "exp_avg_sq"},
         [KVS_RULE_ADAMW] = {"exp_avg", "exp_avg_sq"},
+        [KVS_RULE_LAMB] = {"exp_avg", "exp_avg_sq"},
+        [KVS_RULE_LANS] = {"exp_avg", "exp_avg_sq"},
         [KVS_RULE_ADABELIEF] = {"exp_avg", "exp_avg_var"},
         [KVS_RULE_ADAMAX_19] = {"exp_avg", "exp_inf"},
         [KVS_RULE_ADAMAX_20] = {"exp_avg", "exp_inf"},

@@ -59,6 +59,7 @@ bool kvs_optimizer_is_lazy(const kvs_optimizer *optimizer);
 typedef struct kvs_multipliers {
     double lr;
     double wd;
+    bool plain; /* the key is updated without the rule's own norms */
 } kvs_multipliers;
 kvs_multipliers kvs_optimizer_multipliers(const kvs_optimizer *optimizer, const char *key,
                                           size_t key_bytes);
@@ -67,5 +68,15 @@ kvs_multipliers kvs_optimizer_multipliers(const kvs_optimizer *optimizer, const 
  * multipliers, computed in double on the host and rounded to f32 once. Allocates nothing. */
 void kvs_optimizer_scalars(const kvs_optimizer *optimizer, kvs_multipliers multipliers, uint64_t t,
                            kvs_rule_scalars *out);
+
+/* What is to be measured over the whole value before an update of the key, in this order: how
+ * many, at most KVS_MEASURES_MAX; 0: nothing. */
+#define KVS_MEASURES_MAX 3u
+unsigned kvs_optimizer_measures(const kvs_optimizer *optimizer, kvs_multipliers multipliers,
+                                kvs_measure out[KVS_MEASURES_MAX]);
+/* Adds to the numbers what the sums of squares of measure `stage` (from 0) make of them; those of
+ * the stages before it are there already. */
+void kvs_optimizer_scale(const kvs_optimizer *optimizer, unsigned stage, const double *squares,
+                         kvs_rule_scalars *out);
 
 #endif

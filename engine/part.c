@@ -105,6 +105,13 @@ void kvs_part_forget_pulls(kvs_shard *shard, kvs_part *part)
     }
 }
 
+void kvs_part_bind(kvs_shard *shard, kvs_part *part, kvs_binding *binding)
+{
+    kvs_binding_unref(part->binding);
+    part->binding = kvs_binding_take(binding);
+    shard->review_due = shard->review_due || part->round.closing || part->later.first != NULL;
+}
+
 void kvs_part_act(kvs_shard *shard, kvs_part *part, kvs_action *action)
 {
     kvs_action **at = &part->actions;

@@ -11,7 +11,6 @@
 #include "engine/schedule.h"
 
 typedef struct kvs_op kvs_op;
-typedef struct kvs_key kvs_key;
 typedef struct kvs_shard kvs_shard;
 typedef struct kvs_cut kvs_cut;
 
@@ -69,6 +68,8 @@ typedef struct kvs_part {
 void kvs_part_pull(kvs_shard *shard, kvs_op *op);
 /* Refuses the pulls that wait for sessions that have ended. */
 void kvs_part_forget_pulls(kvs_shard *shard, kvs_part *part);
+/* The rule from now on; what waits for norms is reviewed at the thaw. Takes its own reference. */
+void kvs_part_bind(kvs_shard *shard, kvs_part *part, kvs_binding *binding);
 /* Does it if the part is at the action's version, else keeps it. */
 void kvs_part_act(kvs_shard *shard, kvs_part *part, kvs_action *action);
 /* The value as it is now, or the rows asked for, goes with the op's answer, and counts as pulled.

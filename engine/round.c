@@ -1,6 +1,7 @@
 #include "engine/round.h"
 
 #include "base/check.h"
+#include "engine/norms.h"
 #include "engine/rows.h"
 #include "engine/session.h"
 #include "engine/store.h"
@@ -9,9 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The payload is no longer needed after this turn: its frame, and unless it waits as a copy its
- * credit, go back. */
-static void use(kvs_shard *shard, kvs_op *op)
+void kvs_round_use(kvs_shard *shard, kvs_op *op)
 {
     if (shard->used_count == KVS_BATCH_ITEMS) {
         kvs_shard_settle(shard);
@@ -28,6 +27,12 @@ static void drop_held(kvs_shard *shard, kvs_op *op)
     }
 }
 
+void kvs_round_consume(kvs_shard *shard, kvs_op *op)
+{
+    drop_held(shard, op);
+    kvs_round_use(shard, op);
+}
+
 void kvs_round_answer(kvs_shard *shard, kvs_op *op, kvs_status status)
 {
     op->status = status;
@@ -37,7 +42,7 @@ void kvs_round_answer(kvs_shard *shard, kvs_op *op, kvs_status status)
         return;
     }
     if (op->frame != NULL || op->charge > 0) {
-        use(shard, op);
+        kvs_round_use(shard, op);
     }
     kvs_task_list_append(&shard->finished, &op->task);
 }
@@ -53,7 +58,7 @@ static void refuse_failed(kvs_shard *shard, kvs_op *op)
 
 /* ------------------------------------------------------------------ the list of open rounds */
 
-static void open_round(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
+void kvs_round_open(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
 {
     part->round.opened_ns = now_ns == 0 ? 1 : now_ns;
     part->open_next = NULL;
@@ -83,15 +88,10 @@ static void unlist_round(kvs_shard *shard, kvs_part *part)
     atomic_fetch_sub_explicit(&shard->open_count, 1, memory_order_relaxed);
 }
 
-static bool is_sparse(const kvs_part *part)
-{
-    return part->key->storage == KVS_ROW_SPARSE;
-}
-
-static void reset_round(kvs_shard *shard, kvs_part *part)
+void kvs_round_reset(kvs_shard *shard, kvs_part *part)
 {
     kvs_round *round = &part->round;
-    if (is_sparse(part)) {
+    if (kvs_part_is_sparse(part)) {
         kvs_rows_reset(shard, part);
     }
     if (round->opened_ns != 0) {
@@ -102,90 +102,40 @@ static void reset_round(kvs_shard *shard, kvs_part *part)
     round->terms = 0;
     round->failed = false;
     round->culprit_count = 0;
+    round->closing = round->gathered = false;
+    round->measured = NULL;
+    kvs_norms_part *norms = kvs_norms_of(part);
+    if (norms != NULL) {
+        norms->stage = 0;
+    }
     memset(round->arrived, 0, (shard->schedule.num_workers + 63) / 64 * sizeof round->arrived[0]);
-}
-
-/* ------------------------------------------------------------------ updates */
-
-static kvs_source source_of(const kvs_op *op)
-{
-    kvs_source source = {.payload = op->payload};
-    if (op->held != NULL) {
-        source.memory = &op->held->memory;
-    }
-    return source;
-}
-
-/* The same of rows. */
-static kvs_status update_rows(kvs_shard *shard, kvs_part *part, kvs_op *op)
-{
-    kvs_status status = kvs_rows_reserve(shard, part, op);
-    if (status == KVS_OK) {
-        kvs_source source = source_of(op);
-        kvs_rows_add(shard, part, op, &source);
-        status = kvs_rows_update(shard, part);
-    }
-    kvs_rows_reset(shard, part);
-    return status;
-}
-
-static kvs_status update_alone(kvs_shard *shard, kvs_part *part, kvs_op *op)
-{
-    if (is_sparse(part)) {
-        return update_rows(shard, part, op);
-    }
-    kvs_source source = source_of(op);
-    bool encoded = op->codec != KVS_CODEC_NONE; /* a rule reads none: it is decoded first */
-    KVS_TRY(kvs_update_prepare(shard, part, part->binding == NULL || encoded));
-    if (part->binding != NULL && !encoded) {
-        return kvs_update_apply(shard, part, NULL, &source);
-    }
-    kvs_batch_accumulate(&shard->batch, part, part->accumulator, &source, op, true);
-    if (part->binding != NULL) {
-        return kvs_update_apply(shard, part, part->accumulator, NULL);
-    }
-    kvs_update_replace(shard, part);
-    return KVS_OK;
-}
-
-/* Asynchronous and local stores: every push is an update of its own. */
-static void push_alone(kvs_shard *shard, kvs_op *op)
-{
-    kvs_part *part = op->part;
-    kvs_status status = KVS_OPTIMIZER_NOT_SET;
-    kvs_batch_touch(&shard->batch, part);
-    if (atomic_load_explicit(&op->session->ended, memory_order_acquire)) {
-        status = KVS_FENCED; /* it still counts, as a push that has failed */
-    } else if (part->binding != NULL || shard->store->kind == KVS_LOCAL) {
-        status = update_alone(shard, part, op);
-    }
-    kvs_part_advance(shard, part);
-    if (status == KVS_OK && op->want_value) {
-        status = kvs_part_capture(shard, part, op);
-    }
-    op->version = atomic_load_explicit(&part->version, memory_order_relaxed);
-    kvs_round_answer(shard, op, status);
 }
 
 /* ------------------------------------------------------------------ rounds */
 
-/* Copies the payload so that its frame can go; it keeps its credit. False: refused, no memory. */
-static bool hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
+kvs_status kvs_round_copy(kvs_shard *shard, kvs_op *op)
 {
-    if (is_sparse(op->part) && op->row_count == 0) {
+    if (kvs_part_is_sparse(op->part) && op->row_count == 0) {
         op->payload = (kvs_payload){0}; /* nothing to copy; its frame may go */
         if (op->frame != NULL) {
-            use(shard, op);
+            kvs_round_use(shard, op);
         }
     } else if (op->held == NULL && op->session != NULL) {
-        kvs_status status = kvs_pool_take(shard->pool, op->payload.bytes, &op->held);
-        if (status != KVS_OK) {
-            kvs_round_answer(shard, op, status);
-            return false;
-        }
+        KVS_TRY(kvs_pool_take(shard->pool, op->payload.bytes, &op->held));
         kvs_batch_copy(&shard->batch, NULL, op->held, &op->payload);
         atomic_fetch_add_explicit(&shard->held_bytes, op->payload.bytes, memory_order_relaxed);
-        use(shard, op);
+        kvs_round_use(shard, op);
+    }
+    return KVS_OK;
+}
+
+/* Waits as a copy. False: refused, no memory. */
+static bool hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
+{
+    kvs_status status = kvs_round_copy(shard, op);
+    if (status != KVS_OK) {
+        kvs_round_answer(shard, op, status);
+        return false;
     }
     kvs_op **at = &list->first;
     if (by_rank) {
@@ -209,20 +159,22 @@ static void add_term(kvs_shard *shard, kvs_part *part, kvs_op *op, bool closes, 
     kvs_round *round = &part->round;
     round->next_rank = op->rank + 1;
     if (op->session == NULL) {
+        if (round->culprit_count < KVS_CULPRITS_MAX) { /* should the key fail for want of it */
+            round->culprits[round->culprit_count++] = op->rank;
+        }
         kvs_round_answer(shard, op, KVS_OK);
         return;
     }
-    *last = source_of(op);
+    *last = kvs_op_source(op);
     kvs_batch_touch(&shard->batch, part);
     if (!closes) {
-        if (is_sparse(part)) {
+        if (kvs_part_is_sparse(part)) {
             kvs_rows_add(shard, part, op, last);
         } else {
             kvs_batch_accumulate(&shard->batch, part, part->accumulator, last, op,
                                  round->terms == 0);
         }
-        drop_held(shard, op);
-        use(shard, op);
+        kvs_round_consume(shard, op);
     }
     round->terms++;
     kvs_op_append(&part->summed, op);
@@ -240,11 +192,9 @@ static void name_culprits(kvs_shard *shard, kvs_round *round, const kvs_op *empt
     atomic_fetch_add_explicit(&shard->rounds_failed, 1, memory_order_relaxed);
 }
 
-/* Refuses what the open round holds and whatever still comes to it. */
-static void fail_round(kvs_shard *shard, kvs_part *part, kvs_status status, const kvs_op *empty,
-                       uint64_t now_ns)
+/* What the open round holds. */
+static void refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status)
 {
-    name_culprits(shard, &part->round, empty);
     kvs_op_list *lists[] = {&part->summed, &part->held};
     for (int i = 0; i < 2; i++) {
         for (kvs_op *op; (op = kvs_op_shift(lists[i])) != NULL;) {
@@ -255,15 +205,45 @@ static void fail_round(kvs_shard *shard, kvs_part *part, kvs_status status, cons
             }
         }
     }
+}
+
+/* Refuses what the open round holds and whatever still comes to it. */
+static void fail_round(kvs_shard *shard, kvs_part *part, kvs_status status, const kvs_op *empty,
+                       uint64_t now_ns)
+{
+    name_culprits(shard, &part->round, empty);
+    refuse_all(shard, part, status);
     unlist_round(shard, part);
     part->round.failed = true;
     part->round.terms = 0;
-    open_round(shard, part, now_ns); /* as a failed one: it has a deadline of its own */
+    kvs_round_open(shard, part, now_ns); /* as a failed one: it has a deadline of its own */
+}
+
+/* The round is over and `turn` is what has come of it. True when the part is at its next version:
+ * with norms it waits for the key's other parts. */
+static bool end_round(kvs_shard *shard, kvs_part *part, kvs_turn turn, kvs_status status)
+{
+    if (kvs_norms_of(part) != NULL) {
+        kvs_round_close(shard, part, turn, status);
+        return false;
+    }
+    kvs_round_reset(shard, part);
+    kvs_part_advance(shard, part);
+    return true;
+}
+
+void kvs_round_close(kvs_shard *shard, kvs_part *part, kvs_turn turn, kvs_status status)
+{
+    part->round.closing = true;
+    part->round.turn = turn;
+    part->round.status = status;
+    part->round.measured = kvs_norms_of(part)->norms;
+    kvs_norms_report(shard, part, turn, status);
 }
 
 static kvs_status update_round(kvs_shard *shard, kvs_part *part, const kvs_source *last)
 {
-    if (is_sparse(part)) {
+    if (kvs_part_is_sparse(part)) {
         return kvs_rows_update(shard, part);
     }
     if (part->binding == NULL) {
@@ -276,18 +256,19 @@ static kvs_status update_round(kvs_shard *shard, kvs_part *part, const kvs_sourc
     return kvs_update_apply(shard, part, accumulated > 0 ? part->accumulator : NULL, last);
 }
 
-/* The update of a complete round. */
-static void close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last, uint64_t now_ns)
+/* The update of a complete round; its norms are known, if there are any. */
+static void update_and_answer(kvs_shard *shard, kvs_part *part, const kvs_source *last,
+                              uint64_t now_ns)
 {
     kvs_status status = update_round(shard, part, last);
     if (status != KVS_OK) {
         fail_round(shard, part, status, NULL, now_ns);
-        reset_round(shard, part);
+        kvs_round_reset(shard, part);
         kvs_part_advance(shard, part);
         return;
     }
     atomic_fetch_add_explicit(&shard->rounds_closed, 1, memory_order_relaxed);
-    reset_round(shard, part);
+    kvs_round_reset(shard, part);
     kvs_op_list summed = part->summed;
     part->summed = (kvs_op_list){NULL, NULL};
     uint64_t version = atomic_load_explicit(&part->version, memory_order_relaxed) + 1;
@@ -297,6 +278,21 @@ static void close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last
         kvs_round_answer(shard, op, status);
     }
     kvs_part_advance(shard, part);
+}
+
+/* A complete round, whose gradient is the accumulator and `last`. True when it has ended. */
+static bool close_round(kvs_shard *shard, kvs_part *part, const kvs_source *last, uint64_t now_ns)
+{
+    if (kvs_norms_of(part) == NULL) {
+        update_and_answer(shard, part, last, now_ns);
+        return true;
+    }
+    kvs_status status = kvs_norms_prepare(shard, part);
+    if (status != KVS_OK) {
+        fail_round(shard, part, status, NULL, now_ns);
+        return end_round(shard, part, KVS_TURN_FAILED, status);
+    }
+    return end_round(shard, part, KVS_TURN_UPDATE, KVS_OK);
 }
 
 /* Adds `op` (may be NULL) and every held contribution whose turn has come, and closes the round
@@ -320,18 +316,16 @@ static bool proceed(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_n
         }
         kvs_round after = *round;
         after.next_rank = op->rank + 1;
-        fused = part->binding != NULL && op->session != NULL && op->codec == KVS_CODEC_NONE &&
-                !is_sparse(part) && kvs_schedule_next(schedule, &after) == schedule->num_workers;
+        fused = part->binding != NULL && part->binding->norms == NULL && op->session != NULL &&
+                op->codec == KVS_CODEC_NONE && !kvs_part_is_sparse(part) &&
+                kvs_schedule_next(schedule, &after) == schedule->num_workers;
         add_term(shard, part, op, fused, &last);
         op = NULL;
     }
     if (round->terms == 0) { /* only empty turns */
-        reset_round(shard, part);
-        kvs_part_advance(shard, part);
-        return true;
+        return end_round(shard, part, KVS_TURN_EMPTY, KVS_OK);
     }
-    close_round(shard, part, fused ? &last : NULL, now_ns);
-    return true;
+    return close_round(shard, part, fused ? &last : NULL, now_ns);
 }
 
 /* One contribution. True when its round has ended. */
@@ -340,6 +334,9 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
     kvs_round *round = &part->round;
     kvs_decision decision = kvs_schedule_push(&shard->schedule, round, op->rank);
     bool empty = op->session == NULL;
+    if (round->closing) {
+        decision = KVS_LATER;
+    }
     if (empty && decision != KVS_LATER && shard->schedule.policy != KVS_POLICY_SHRINK) {
         decision = KVS_FAIL; /* a round has all ranks' contributions, or none */
     }
@@ -349,7 +346,7 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
     }
     if (decision == KVS_FAIL) {
         if (round->opened_ns == 0) {
-            open_round(shard, part, now_ns);
+            kvs_round_open(shard, part, now_ns);
             round->failed = true;
             name_culprits(shard, round, empty ? op : NULL);
         } else if (!round->failed) {
@@ -357,23 +354,19 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
         }
         kvs_round_mark(round, op->rank);
         refuse_failed(shard, op);
-        if (!kvs_schedule_ended(&shard->schedule, round)) {
-            return false;
-        }
-        reset_round(shard, part);
-        kvs_part_advance(shard, part);
-        return true;
+        return kvs_schedule_ended(&shard->schedule, round) &&
+               end_round(shard, part, KVS_TURN_FAILED, KVS_ROUND_FAILED);
     }
     if (!empty) {
-        kvs_status status = is_sparse(part) ? kvs_rows_reserve(shard, part, op)
-                                            : kvs_update_prepare(shard, part, true);
+        kvs_status status = kvs_part_is_sparse(part) ? kvs_rows_reserve(shard, part, op)
+                                                     : kvs_update_prepare(shard, part, true);
         if (status != KVS_OK) {
             kvs_round_answer(shard, op, status);
             return false;
         }
     }
     if (round->opened_ns == 0) {
-        open_round(shard, part, now_ns);
+        kvs_round_open(shard, part, now_ns);
     }
     if (decision == KVS_HOLD) {
         if (hold(shard, op, &part->held, true)) {
@@ -412,27 +405,13 @@ void kvs_round_keep_sum(kvs_shard *shard, kvs_op *op, kvs_buffer *sum)
         kvs_batch_release(&shard->batch, op->held);
     } else {
         atomic_fetch_add_explicit(&shard->held_bytes, op->payload.bytes, memory_order_relaxed);
-        use(shard, op);
+        kvs_round_use(shard, op);
     }
     op->held = sum;
 }
 
 void kvs_round_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
 {
-    if (op->kind == KVS_OP_TORN) {
-        atomic_fetch_add_explicit(&shard->torn, 1, memory_order_relaxed);
-        kvs_batch_touch(&shard->batch, op->part);
-        atomic_fetch_add_explicit(&op->part->version, op->torn - 1, memory_order_relaxed);
-        kvs_part_advance(shard, op->part);
-        kvs_round_answer(shard, op, KVS_OK);
-        return;
-    }
-    atomic_fetch_add_explicit(&shard->parts_pushed, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&shard->bytes_pushed, op->payload.bytes, memory_order_relaxed);
-    if (shard->store->kind != KVS_SYNC) {
-        push_alone(shard, op);
-        return;
-    }
     op->next = NULL;
     feed(shard, op->part, (kvs_op_list){op, op}, false, now_ns);
 }
@@ -440,7 +419,7 @@ void kvs_round_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
 uint64_t kvs_round_turns(const kvs_part *part, uint32_t rank)
 {
     uint64_t turns = atomic_load_explicit(&part->version, memory_order_relaxed);
-    if (kvs_round_has(&part->round, rank) || rank < part->round.next_rank) {
+    if (part->round.closing || kvs_round_has(&part->round, rank) || rank < part->round.next_rank) {
         turns++;
     }
     for (const kvs_op *op = part->later.first; op != NULL; op = op->next) {
@@ -464,10 +443,47 @@ void kvs_round_give_up(kvs_shard *shard, kvs_part *part, uint32_t rank, uint64_t
     feed(shard, part, (kvs_op_list){op, op}, false, now_ns);
 }
 
+/* A closing part whose rule, value or states are others than those that it has measured tells the
+ * new norms, if there are any. */
+static bool begin_again(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
+{
+    kvs_round *round = &part->round;
+    const kvs_norms_part *record = kvs_norms_of(part);
+    if (record != NULL && record->norms == round->measured) {
+        return false;
+    }
+    round->closing = false;
+    return round->turn == KVS_TURN_UPDATE ? close_round(shard, part, NULL, now_ns)
+                                          : end_round(shard, part, round->turn, round->status);
+}
+
+void kvs_round_go(kvs_shard *shard, kvs_part *part, const kvs_norms_part *record, uint64_t now_ns)
+{
+    const kvs_norms *norms = record->norms;
+    if (norms->turn == KVS_TURN_UPDATE) {
+        update_and_answer(shard, part, NULL, now_ns);
+    } else {
+        if (part->round.turn == KVS_TURN_UPDATE) { /* another part's has failed */
+            atomic_fetch_add_explicit(&shard->rounds_failed, 1, memory_order_relaxed);
+            part->round.culprit_count = norms->culprit_count;
+            memcpy(part->round.culprits, norms->culprits, sizeof part->round.culprits);
+            refuse_all(shard, part, norms->status);
+        }
+        kvs_round_reset(shard, part);
+        kvs_part_advance(shard, part);
+    }
+    feed(shard, part, (kvs_op_list){NULL, NULL}, true, now_ns);
+}
+
 void kvs_round_review(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
 {
     bool ended = false;
     if (part->round.opened_ns == 0) {
+        return;
+    }
+    if (part->round.closing) {
+        ended = begin_again(shard, part, now_ns);
+        feed(shard, part, (kvs_op_list){NULL, NULL}, ended, now_ns);
         return;
     }
     if (!part->round.failed && kvs_schedule_failed(&shard->schedule, &part->round)) {
@@ -476,9 +492,7 @@ void kvs_round_review(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
     if (!part->round.failed) {
         ended = proceed(shard, part, NULL, now_ns);
     } else if (kvs_schedule_ended(&shard->schedule, &part->round)) {
-        reset_round(shard, part);
-        kvs_part_advance(shard, part);
-        ended = true;
+        ended = end_round(shard, part, KVS_TURN_FAILED, KVS_ROUND_FAILED);
     }
     feed(shard, part, (kvs_op_list){NULL, NULL}, ended, now_ns);
 }
@@ -498,10 +512,12 @@ void kvs_round_forget(kvs_shard *shard, kvs_part *part, uint32_t rank)
 
 void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
 {
+    if (part->round.closing) {
+        return; /* the parts that it waits for have deadlines of their own */
+    }
     if (part->round.failed) {
-        reset_round(shard, part);
-        kvs_part_advance(shard, part);
-        feed(shard, part, (kvs_op_list){NULL, NULL}, true, now_ns);
+        bool ended = end_round(shard, part, KVS_TURN_FAILED, KVS_ROUND_FAILED);
+        feed(shard, part, (kvs_op_list){NULL, NULL}, ended, now_ns);
     } else {
         fail_round(shard, part, KVS_ROUND_FAILED, NULL, now_ns);
         kvs_round_review(shard, part, now_ns);
@@ -516,7 +532,7 @@ void kvs_round_refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status)
             kvs_round_answer(shard, op, status);
         }
     }
-    reset_round(shard, part);
+    kvs_round_reset(shard, part);
     while (part->actions != NULL) {
         kvs_action *action = part->actions;
         part->actions = action->next;

@@ -6,6 +6,7 @@
 #ifndef KVS_ENGINE_ROUND_H
 #define KVS_ENGINE_ROUND_H
 
+#include "engine/norms.h"
 #include "engine/shard.h"
 
 /* A push, with its payload still borrowed. */
@@ -31,6 +32,21 @@ void kvs_round_refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status);
 
 /* The answer to one op, told at the end of the turn. Its payload is used up. */
 void kvs_round_answer(kvs_shard *shard, kvs_op *op, kvs_status status);
+
+/* For alone.c and norms.c. The payload is in a sum: its frame, its copy and its credit go back. */
+void kvs_round_consume(kvs_shard *shard, kvs_op *op);
+/* The payload is no longer needed after this turn: its frame, and unless
+ * it waits as a copy its credit, go back. */
+void kvs_round_use(kvs_shard *shard, kvs_op *op);
+/* Copies the payload so that its frame can go; it keeps its credit. */
+kvs_status kvs_round_copy(kvs_shard *shard, kvs_op *op) KVS_MUST_CHECK;
+/* The part joins the shard's list of open rounds; leaves it, and begins a round anew. */
+void kvs_round_open(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
+void kvs_round_reset(kvs_shard *shard, kvs_part *part);
+/* The part's rule needs norms and its turn is over: it waits for the key's other parts. */
+void kvs_round_close(kvs_shard *shard, kvs_part *part, kvs_turn turn, kvs_status status);
+/* They have reported: the update of a synchronous store's round, or its end without one. */
+void kvs_round_go(kvs_shard *shard, kvs_part *part, const kvs_norms_part *record, uint64_t now_ns);
 
 /* For rows.c. `sum`, whose reference it takes, stands for the op's payload from now on. */
 void kvs_round_keep_sum(kvs_shard *shard, kvs_op *op, kvs_buffer *sum);

@@ -36,7 +36,8 @@ static void run(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
 {
     listing *list = visit->context;
     pthread_mutex_lock(&list->mutex);
-    for (kvs_part *part = shard->open_first; part != NULL; part = part->open_next) {
+    bool rounds = shard->store->kind == KVS_SYNC; /* other stores list parts that wait for norms */
+    for (kvs_part *part = shard->open_first; rounds && part != NULL; part = part->open_next) {
         list->out->open++;
         if (list->out->count < list->out->max) {
             describe(shard, part, now_ns, &list->out->rounds[list->out->count++]);

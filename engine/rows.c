@@ -157,15 +157,6 @@ static void place_rows(kvs_shard *shard, kvs_row_set *set, uint32_t *list, uint3
     }
 }
 
-static kvs_source source_of(const kvs_op *op)
-{
-    kvs_source source = {.payload = op->payload};
-    if (op->held != NULL) {
-        source.memory = &op->held->memory;
-    }
-    return source;
-}
-
 /* A rank's contribution is the sum of what it brings for a row, in the order in which it brings it:
  * made here, so that its rows stand once. */
 static kvs_status fold(kvs_shard *shard, kvs_part *part, kvs_op *op)
@@ -180,7 +171,7 @@ static kvs_status fold(kvs_shard *shard, kvs_part *part, kvs_op *op)
         free(set.list);
         return status;
     }
-    kvs_source source = source_of(op);
+    kvs_source source = kvs_op_source(op);
     place_rows(shard, &set, op->rows, op->row_count);
     kvs_batch_touch(&shard->batch, part);
     kvs_batch_accumulate_rows(&shard->batch, part, sum, &source, op->rows, op->row_count);
@@ -220,6 +211,33 @@ void kvs_rows_add(kvs_shard *shard, kvs_part *part, kvs_op *op, const kvs_source
     kvs_batch_touch(&shard->batch, part);
     kvs_batch_accumulate_rows(&shard->batch, part, part->accumulator, source, op->rows,
                               op->row_count);
+}
+
+kvs_status kvs_rows_complete(kvs_shard *shard, kvs_part *part)
+{
+    kvs_row_set *set = &part->row_set;
+    uint32_t rows = kvs_part_rows(part);
+    kvs_buffer *whole = NULL;
+    KVS_TRY(reserve_places(shard, part));
+    KVS_TRY(reserve_list(shard, part, rows));
+    KVS_TRY(kvs_pool_take(shard->pool, kvs_part_bytes(part), &whole));
+    kvs_batch_touch(&shard->batch, part);
+    kvs_batch_zero(&shard->batch, whole);
+    for (uint32_t i = 0; i < set->count; i++) {
+        set->list[i] |= KVS_ROW_FIRST;
+    }
+    if (set->count > 0) {
+        kvs_source sum = {.memory = &part->accumulator->memory};
+        kvs_batch_accumulate_rows(&shard->batch, part, whole, &sum, set->list, set->count);
+    }
+    kvs_batch_release(&shard->batch, part->accumulator);
+    part->accumulator = whole;
+    kvs_batch_touch(&shard->batch, part); /* launched: the list may change */
+    for (uint32_t row = 0; row < rows; row++) {
+        set->list[row] = row;
+    }
+    set->count = set->reserved = rows;
+    return KVS_OK;
 }
 
 void kvs_rows_reset(kvs_shard *shard, kvs_part *part)

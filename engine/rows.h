@@ -32,6 +32,10 @@ kvs_status kvs_rows_update(kvs_shard *shard, kvs_part *part) KVS_MUST_CHECK;
 /* Forgets what was added. */
 void kvs_rows_reset(kvs_shard *shard, kvs_part *part);
 
+/* The sum becomes one of all rows in their order, zeros where none was brought. KVS_NO_MEMORY,
+ * KVS_OVER_BUDGET: it is as it was. */
+kvs_status kvs_rows_complete(kvs_shard *shard, kvs_part *part) KVS_MUST_CHECK;
+
 /* A read of rows: the op's value holds them, with room for their ids behind them. */
 kvs_status kvs_rows_capture(kvs_shard *shard, kvs_part *part, kvs_op *op) KVS_MUST_CHECK;
 /* Once it is computed: writes the ids behind the rows and completes the header. */

@@ -3,7 +3,8 @@
  * Elementwise, in f32 (f64 for f64 weights), with plain + - * / and square root, each rounded
  * once: every side is compiled without contraction (-ffp-contract=off, -fmad=false), so scalar
  * code, AVX2, AVX-512 and CUDA give the same bits. The steps themselves are in rule_steps.inc,
- * which this header includes once for each real type; what sgld adds is in rule_noise.inc.
+ * which this header includes once for each real type, and what rules with norms measure is in
+ * rule_norms.inc; what sgld adds is in rule_noise.inc.
  *
  * A backend rounds the scalars once a batch (kvs_numbers_f32 n = kvs_round_f32(&scalars)) and
  * calls, for every element, the step of the rule's row in KVS_RULES.
@@ -54,11 +55,40 @@
     X(DCASGD_MOMENTUM_19, dcasgd_momentum_19, 2)                                                   \
     X(DCASGD_MOMENTUM_20, dcasgd_momentum_20, 2)                                                   \
     X(SGLD, sgld, 0)                                                                               \
+    X(LAMB, lamb, 2)                                                                               \
+    X(LANS, lans, 2)                                                                               \
     X(TEST_19, test_19, 1)                                                                         \
     X(TEST_20, test_20, 0)
 
 /* State arrays of one rule, at most. */
 #define KVS_RULE_STATES_MAX 3
+
+/* X(enumerator, terms, sums, weight, states): what is squared and summed over a whole value before
+ * a rule that needs norms can be applied. `terms` names kvs_terms_<terms>_f32 and _f64, which make
+ * `sums` terms of an element and change nothing; they read the weight if `weight` is 1, and the
+ * first `states` of the states. */
+#define KVS_MEASURES(X)                                                                            \
+    X(GRADIENT, gradient, 1, 0, 0)                                                                 \
+    X(LARS, lars, 2, 1, 0)                                                                         \
+    X(LBSGD, lbsgd, 2, 1, 1)                                                                       \
+    X(LAMB, lamb, 2, 1, 2)                                                                         \
+    X(LANS, lans, 3, 1, 2)
+
+/* Sums of one measure, at most. */
+#define KVS_MEASURE_SUMS_MAX 3
+
+typedef enum kvs_measure {
+#define KVS_MEASURE_ENUM(name, terms, sums, weight, states) KVS_MEASURE_##name,
+    KVS_MEASURES(KVS_MEASURE_ENUM)
+#undef KVS_MEASURE_ENUM
+        KVS_MEASURE_COUNT
+} kvs_measure;
+
+/* How a sum over a part is made, the same everywhere: in blocks of so many elements, of which
+ * element i is added in f64 to lane i mod KVS_MEASURE_LANES; then ((0 + 1) + (2 + 3)) + ((4 + 5) +
+ * (6 + 7)) of the lanes, and the blocks in order. */
+#define KVS_MEASURE_BLOCK 4096u
+#define KVS_MEASURE_LANES 8u
 
 typedef enum kvs_rule {
 #define KVS_RULE_ENUM(name, step, states) KVS_RULE_##name,
@@ -74,9 +104,9 @@ typedef enum kvs_rule {
  *   wd           weight decay, multiplier included
  *   lr           step size: schedule and multiplier, and bias corrections where a rule says so
  *   momentum     and momentum_rest = 1 - momentum; likewise both betas
- *   correction2  1 - beta2^t
+ *   correction2  1 - beta2^t; factor is 1 - beta1^t where a rule divides by both
  *   keep         what is left of a weight that decays by itself
- *   mean_part, gradient_part  weights of two summands
+ *   mean_part, gradient_part  weights of two summands, norms included where a rule has them
  *   factor       of a denominator
  *   lambda, beta what the formula calls so
  *   first        1 at a part's first update by the rule, else 0
@@ -140,6 +170,46 @@ KVS_HOST_DEVICE unsigned kvs_rule_states(int rule)
     return states;
 }
 
+/* How many sums a measure has. */
+KVS_HOST_DEVICE unsigned kvs_measure_sums(int measure)
+{
+    unsigned sums = 0;
+#define KVS_MEASURE_SUMS(name, terms, count, weight, states)                                       \
+    sums = measure == KVS_MEASURE_##name ? (count) : sums;
+    KVS_MEASURES(KVS_MEASURE_SUMS)
+#undef KVS_MEASURE_SUMS
+    return sums;
+}
+
+/* 1 where it reads the weight. */
+KVS_HOST_DEVICE unsigned kvs_measure_weighs(int measure)
+{
+    unsigned weighs = 0;
+#define KVS_MEASURE_WEIGHS(name, terms, sums, weight, states)                                      \
+    weighs = measure == KVS_MEASURE_##name ? (weight) : weighs;
+    KVS_MEASURES(KVS_MEASURE_WEIGHS)
+#undef KVS_MEASURE_WEIGHS
+    return weighs;
+}
+
+/* How many states it reads, from the first on. */
+KVS_HOST_DEVICE unsigned kvs_measure_states(int measure)
+{
+    unsigned count = 0;
+#define KVS_MEASURE_STATES(name, terms, sums, weight, states)                                      \
+    count = measure == KVS_MEASURE_##name ? (states) : count;
+    KVS_MEASURES(KVS_MEASURE_STATES)
+#undef KVS_MEASURE_STATES
+    return count;
+}
+
+/* The sum of a block from its lanes. */
+KVS_HOST_DEVICE double kvs_measure_block(const double *lanes)
+{
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
 #include "engine/rule_noise.inc"
 
 #define KVS_REAL float
@@ -147,6 +217,8 @@ KVS_HOST_DEVICE unsigned kvs_rule_states(int rule)
 #define KVS_REAL_SQRT sqrtf
 #define KVS_REAL_ABS fabsf
 #include "engine/rule_steps.inc"
+
+#include "engine/rule_norms.inc"
 #undef KVS_REAL
 #undef KVS_REAL_NAME
 #undef KVS_REAL_SQRT
@@ -157,6 +229,8 @@ KVS_HOST_DEVICE unsigned kvs_rule_states(int rule)
 #define KVS_REAL_SQRT sqrt
 #define KVS_REAL_ABS fabs
 #include "engine/rule_steps.inc"
+
+#include "engine/rule_norms.inc"
 #undef KVS_REAL
 #undef KVS_REAL_NAME
 #undef KVS_REAL_SQRT

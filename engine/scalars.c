@@ -3,6 +3,7 @@
 #include "engine/learning_rate.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 void kvs_scalars_momentum(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
 {
@@ -50,7 +51,9 @@ void kvs_scalars_lbsgd(const double *hyper, uint64_t begin, uint64_t t, kvs_rule
     kvs_scalars_momentum(hyper, begin, t, out);
     out->factor = hyper[KVS_HYPER_BATCH_SCALE];
     out->due = n % (uint64_t)hyper[KVS_HYPER_BATCH_SCALE] == 0 ? 1 : 0;
-    out->lr = out->lr * warmup_of(hyper, n);
+    if (hyper[KVS_HYPER_WARMUP_STRATEGY] != KVS_WARMUP_LARS) { /* else kvs_scale_lbsgd */
+        out->lr = out->lr * warmup_of(hyper, n);
+    }
 }
 
 void kvs_scalars_beta(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
@@ -155,4 +158,74 @@ void kvs_scalars_sgld(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_
     out->count = t;
     out->noise = out->lr > 0 ? sqrt(out->lr) : 0;
     out->lr = out->lr / 2;
+}
+
+/* ------------------------------------------------------------------ norms */
+
+void kvs_scale_clip(double most, const double *squares, kvs_rule_scalars *out)
+{
+    double scale = most / (sqrt(squares[0]) + 1e-8);
+    out->rescale *= scale < 1 ? scale : 1;
+}
+
+void kvs_scale_lars(const double *hyper, unsigned stage, const double *squares,
+                    kvs_rule_scalars *out)
+{
+    (void)stage;
+    double weight = sqrt(squares[0]);
+    double gradient = sqrt(squares[1]);
+    if (weight > 0 && gradient > 0) {
+        double whole = gradient + out->wd * weight + hyper[KVS_HYPER_EPSILON];
+        out->lr *= hyper[KVS_HYPER_ETA] * weight / whole;
+    }
+}
+
+void kvs_scale_lbsgd(const double *hyper, unsigned stage, const double *squares,
+                     kvs_rule_scalars *out)
+{
+    (void)hyper;
+    (void)stage;
+    double ratio = sqrt(squares[0] / (squares[1] + out->wd * squares[0] + 1e-18));
+    out->lr *= fmin(fmax(ratio, .01), 100);
+}
+
+void kvs_scalars_lamb(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
+{
+    bool corrected = hyper[KVS_HYPER_CORRECT_BIAS] != 0;
+    kvs_scalars_beta(hyper, begin, t, out);
+    out->factor = corrected ? 1 - kvs_power(out->beta1, t) : 1;
+    out->correction2 = corrected ? out->correction2 : 1;
+}
+
+void kvs_scalars_lans(const double *hyper, uint64_t begin, uint64_t t, kvs_rule_scalars *out)
+{
+    kvs_scalars_beta(hyper, begin, t, out);
+    out->factor = 1 - kvs_power(out->beta1, t);
+}
+
+/* What is left of a way of norm `way` when it is made as long as the weight: 1 if either is 0. */
+static double trust(const double *hyper, double weight, double way)
+{
+    weight = fmax(weight, hyper[KVS_HYPER_LOWER_BOUND]);
+    weight = fmin(weight, hyper[KVS_HYPER_UPPER_BOUND]);
+    return weight == 0 || way == 0 ? 1 : weight / way;
+}
+
+void kvs_scale_lamb(const double *hyper, unsigned stage, const double *squares,
+                    kvs_rule_scalars *out)
+{
+    (void)stage;
+    out->lr *= trust(hyper, sqrt(squares[0]), sqrt(squares[1]));
+}
+
+void kvs_scale_lans(const double *hyper, unsigned stage, const double *squares,
+                    kvs_rule_scalars *out)
+{
+    if (stage == 0) {
+        out->rescale /= squares[0] > 0 ? sqrt(squares[0]) : 1;
+        return;
+    }
+    double weight = sqrt(squares[0]);
+    out->mean_part = out->lr * out->beta1 * trust(hyper, weight, sqrt(squares[1]));
+    out->gradient_part = out->lr * out->beta1_rest * trust(hyper, weight, sqrt(squares[2]));
 }

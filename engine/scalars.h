@@ -30,6 +30,10 @@ typedef enum kvs_hyper {
     KVS_HYPER_UPDATES_PER_EPOCH,
     KVS_HYPER_BEGIN_EPOCH,
     KVS_HYPER_NUM_EPOCHS,
+    KVS_HYPER_ETA,
+    KVS_HYPER_MOMENTUM_CORRECTION,
+    KVS_HYPER_LOWER_BOUND,
+    KVS_HYPER_UPPER_BOUND,
     KVS_HYPER_COUNT
 } kvs_hyper;
 
@@ -47,11 +51,26 @@ typedef enum kvs_warmup {
 typedef void kvs_scalars_function(const double *hyper, uint64_t begin, uint64_t t,
                                   kvs_rule_scalars *out);
 
+/* Adds what the sums of squares of a family's `stage`-th measure (from 0) make of the numbers:
+ * before the first of them lr and rescale are as if there were no norms. */
+typedef void kvs_scale_function(const double *hyper, unsigned stage, const double *squares,
+                                kvs_rule_scalars *out);
+
+kvs_scale_function kvs_scale_lars;
+kvs_scale_function kvs_scale_lbsgd;
+kvs_scale_function kvs_scale_lamb;
+kvs_scale_function kvs_scale_lans;
+
+/* A clip by norm: rescale becomes so much smaller that |s g| is `most` at most. */
+void kvs_scale_clip(double most, const double *squares, kvs_rule_scalars *out);
+
 kvs_scalars_function kvs_scalars_momentum;
 kvs_scalars_function kvs_scalars_signum;
 kvs_scalars_function kvs_scalars_lbsgd;
 kvs_scalars_function kvs_scalars_adam;
 kvs_scalars_function kvs_scalars_corrected;
+kvs_scalars_function kvs_scalars_lamb;
+kvs_scalars_function kvs_scalars_lans;
 kvs_scalars_function kvs_scalars_adamax;
 kvs_scalars_function kvs_scalars_nadam;
 kvs_scalars_function kvs_scalars_rho;

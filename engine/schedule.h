@@ -27,6 +27,13 @@ typedef struct kvs_schedule {
 /* So many of those who failed a round are named. */
 #define KVS_CULPRITS_MAX 8u
 
+/* What has come of a round, or of an asynchronous push. */
+typedef enum kvs_turn {
+    KVS_TURN_UPDATE, /* there is a gradient */
+    KVS_TURN_EMPTY,  /* nobody brought one */
+    KVS_TURN_FAILED
+} kvs_turn;
+
 /* The open round of a part. */
 typedef struct kvs_round {
     uint64_t opened_ns; /* when the first contribution arrived; 0: nothing has arrived */
@@ -34,9 +41,16 @@ typedef struct kvs_round {
     uint32_t terms;     /* summed so far */
     bool failed;        /* every contribution to it is refused, until each rank has had its turn:
                            so a rank's n-th push meets the others' n-th, whatever has failed */
-    uint32_t culprit_count; /* of a failed one: they may have come back by now */
+    uint32_t culprit_count; /* of a failed one: they may have come back by now; else empty turns */
     uint32_t culprits[KVS_CULPRITS_MAX];
     uint64_t *arrived; /* a bit a rank: summed or held */
+    /* It is over, but for what the other parts of the key have to say (norms.h): */
+    bool closing;
+    kvs_turn turn;
+    kvs_status status;                /* of a failed one */
+    const struct kvs_norms *measured; /* whom the part has told */
+    const kvs_session *pusher;        /* asynchronous: whose push it is */
+    bool gathered;                    /* asynchronous: it is with the part, which has told nobody */
 } kvs_round;
 
 static inline bool kvs_round_has(const kvs_round *round, uint32_t rank)

@@ -1,6 +1,7 @@
 #include "engine/shard.h"
 
 #include "base/check.h"
+#include "engine/alone.h"
 #include "engine/round.h"
 #include "engine/session.h"
 #include "engine/store.h"
@@ -67,6 +68,13 @@ static kvs_shard *shard_of(kvs_right *right)
     return (kvs_shard *)((char *)right - offsetof(kvs_shard, right));
 }
 
+static void count_pushed(kvs_shard *shard, const kvs_op *op)
+{
+    uint64_t parts = op->kind == KVS_OP_PUSH ? 1 : 0;
+    atomic_fetch_add_explicit(&shard->parts_pushed, parts, memory_order_relaxed);
+    atomic_fetch_add_explicit(&shard->bytes_pushed, op->payload.bytes, memory_order_relaxed);
+}
+
 static void refuse_or_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
 {
     if (shard->closing) {
@@ -79,8 +87,12 @@ static void refuse_or_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
         kvs_round_answer(shard, op, KVS_FENCED);
     } else if (shard->frozen > 0) {
         kvs_op_append(&shard->frozen_pushes, op);
-    } else {
+    } else if (shard->store->kind == KVS_SYNC) {
+        count_pushed(shard, op);
         kvs_round_push(shard, op, now_ns);
+    } else {
+        count_pushed(shard, op);
+        kvs_alone_push(shard, op, now_ns);
     }
 }
 
@@ -172,6 +184,7 @@ static void end_turn(kvs_right *right, uint64_t now_ns)
     for (uint32_t i = 0; i < count; i++) {
         kvs_session_post_ops(&shard->answers[shard->answered[i]], now_ns);
     }
+    kvs_norms_send_reports(shard, now_ns);
     kvs_action *acted = shard->acted;
     shard->acted = NULL;
     while (acted != NULL) {
@@ -185,6 +198,15 @@ static void end_turn(kvs_right *right, uint64_t now_ns)
 }
 
 /* ------------------------------------------------------------------ ranks, deadlines, cuts */
+
+static void review(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
+{
+    if (shard->store->kind == KVS_SYNC) {
+        kvs_round_review(shard, part, now_ns);
+    } else {
+        kvs_alone_review(shard, part, now_ns);
+    }
+}
 
 /* No list of them is kept, for sessions do not end often. */
 static void forget_pulls(kvs_shard *shard)
@@ -222,7 +244,7 @@ void kvs_shard_set_rank(kvs_shard *shard, uint32_t rank, kvs_rank_state state, u
             shard->schedule.policy != KVS_POLICY_WAIT) {
             kvs_round_mark(&part->round, rank); /* whoever is new has no part in old failures */
         }
-        if (state == KVS_RANK_GONE) {
+        if (state == KVS_RANK_GONE && shard->store->kind == KVS_SYNC) {
             kvs_round_forget(shard, part, rank);
         }
         if (part == shard->open_last) {
@@ -231,9 +253,16 @@ void kvs_shard_set_rank(kvs_shard *shard, uint32_t rank, kvs_rank_state state, u
         if (shard->frozen > 0) {
             shard->review_due = true; /* versions stand still */
         } else {
-            kvs_round_review(shard, part, now_ns);
+            review(shard, part, now_ns);
         }
     }
+}
+
+/* The next tick of the engine leaves it out, for all shards. */
+static void mark_late(kvs_store *store, uint32_t rank)
+{
+    atomic_fetch_or_explicit(&store->late_ranks[rank / 64], (uint64_t)1 << (rank % 64),
+                             memory_order_relaxed);
 }
 
 static void run_timer(kvs_task *task, uint64_t now_ns)
@@ -253,14 +282,17 @@ static void run_timer(kvs_task *task, uint64_t now_ns)
         if (part->round.opened_ns > due) {
             break;
         }
-        if (store->policy == KVS_POLICY_FAIL) {
+        if (store->kind != KVS_SYNC) {
+            const kvs_norms_part *norms = part->round.closing ? NULL : kvs_norms_of(part);
+            if (norms != NULL && norms->next_push != NULL && norms->next_since_ns <= due) {
+                mark_late(store, norms->next_rank); /* it has pushed other parts of the key */
+            }
+        } else if (store->policy == KVS_POLICY_FAIL) {
             kvs_round_expire(shard, part, now_ns);
-        } else if (store->policy == KVS_POLICY_SHRINK) {
+        } else if (store->policy == KVS_POLICY_SHRINK && !part->round.closing) {
             for (uint32_t rank = 0; rank < store->num_workers; rank++) {
                 if (!kvs_round_has(&part->round, rank) && shard->ranks[rank] != KVS_RANK_GONE) {
-                    /* The next tick of the engine leaves it out, for all shards. */
-                    atomic_fetch_or_explicit(&store->late_ranks[rank / 64],
-                                             (uint64_t)1 << (rank % 64), memory_order_relaxed);
+                    mark_late(store, rank);
                 }
             }
         }
@@ -286,12 +318,13 @@ void kvs_shard_thaw(kvs_shard *shard, uint64_t now_ns)
     if (--shard->frozen > 0) {
         return;
     }
+    kvs_norms_thaw(shard, now_ns);
     kvs_part *last = shard->review_due ? shard->open_last : NULL;
     shard->review_due = false;
     kvs_part *next = last == NULL ? NULL : shard->open_first;
     for (kvs_part *part = next; part != NULL; part = next) {
         next = part == last ? NULL : part->open_next;
-        kvs_round_review(shard, part, now_ns);
+        review(shard, part, now_ns);
     }
     kvs_op_list pushes = shard->frozen_pushes;
     shard->frozen_pushes = (kvs_op_list){NULL, NULL};

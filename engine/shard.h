@@ -39,10 +39,12 @@ struct kvs_shard {
     uint64_t span_ns; /* a profile's: since the turn's first push; 0: none */
     uint64_t span_bytes;
     uint32_t span_parts;
-    kvs_action *acted;      /* cuts told after the sync */
-    kvs_task_list finished; /* ops answered after the sync */
-    kvs_task_list *answers; /* by rank: ops of one session, posted as one list */
-    uint32_t *answered;     /* ranks with answers */
+    struct kvs_norms_part *reports; /* to be made after the sync */
+    struct kvs_norms_part *told;    /* waits for the thaw */
+    kvs_action *acted;              /* cuts told after the sync */
+    kvs_task_list finished;         /* ops answered after the sync */
+    kvs_task_list *answers;         /* by rank: ops of one session, posted as one list */
+    uint32_t *answered;             /* ranks with answers */
     uint32_t answered_count;
 
     kvs_task timer;

@@ -112,6 +112,33 @@ typedef struct rule_memory {
     kvs_memory state[KVS_RULE_STATES_MAX];
 } rule_memory;
 
+/* What the rule measures before an update whose gradient is `sum`, made part of its numbers. */
+static void measure_update(kvs_contract_side *side, const rule_case *one, kvs_apply_item *item,
+                           const kvs_memory *sum)
+{
+    kvs_measure measures[KVS_MEASURES_MAX];
+    kvs_multipliers multipliers = kvs_optimizer_multipliers(one->optimizer, "w", 1);
+    unsigned count = kvs_optimizer_measures(one->optimizer, multipliers, measures);
+    for (unsigned i = 0; i < count; i++) {
+        double squares[KVS_MEASURE_SUMS_MAX];
+        kvs_measure_item measure = {.scalars = item->scalars,
+                                    .measure = measures[i],
+                                    .weight = item->weight,
+                                    .accumulator = sum,
+                                    .sums = squares,
+                                    .elements = one->elements,
+                                    .dtype = one->dtype};
+        for (size_t j = 0; j < KVS_RULE_STATES_MAX; j++) {
+            measure.state[j] = item->state[j];
+        }
+        if (side->backend->table->measure(side->stream, &measure, 1) == KVS_UNIMPLEMENTED) {
+            skip();
+        }
+        assert_int_equal(side->backend->table->sync(side->stream), KVS_OK);
+        kvs_optimizer_scale(one->optimizer, i, squares, &item->scalars);
+    }
+}
+
 static void apply_update(kvs_contract_side *side, const rule_case *one, rule_memory *memory,
                          size_t update)
 {
@@ -138,6 +165,7 @@ static void apply_update(kvs_contract_side *side, const rule_case *one, rule_mem
     kvs_multipliers multipliers = kvs_optimizer_multipliers(one->optimizer, "w", 1);
     kvs_optimizer_scalars(one->optimizer, multipliers, update + 1, &item.scalars);
     item.scalars.element = ELEMENT_FIRST;
+    measure_update(side, one, &item, &sum);
     assert_int_equal(side->backend->table->apply(side->stream, &item, 1), KVS_OK);
     kvs_contract_free(side, &sum);
     kvs_contract_free(side, &last);
@@ -295,10 +323,12 @@ static void every_rule_is_bit_equal_on_odd_floats(void **state)
  * rescale .5, clip .12. The values were computed in float64 from the formulas. */
 #define OLD(name) "\"name\": \"" name "\", \"learning_rate\": 0.1"
 #define NEW(name) OLD(name) ", \"rules\": \"2.0\""
-static const struct {
+typedef struct vector {
     const char *fields;
     double weight[3];
-} vectors[] = {
+} vector;
+
+static const vector vectors[] = {
     {OLD("sgd"), {.970023, -1.958042, .4685315}},
     {NEW("sgd"), {.970023, -1.958042, .4685315}},
     {OLD("ccsgd"), {.970023, -1.958042, .4685315}},
@@ -334,18 +364,25 @@ static const struct {
     {NEW("test"), {.967022994, -1.949050983, .4685314895}},
 };
 
-static void known_numbers_come_out(void **state)
+/* Whose norms are those of the three elements. */
+static const vector vectors_with_norms[] = {
+    {OLD("lamb"), {.6416726, -1.6311959, .1366202}},
+    {NEW("lamb"), {.6416726, -1.6311959, .1366202}},
+    {NEW("lans"), {.637048, -1.6334544, .1388448}},
+    {NEW("lars") ", \"momentum\": 0.9", {.9994979, -1.9991954, .4993966}},
+    {OLD("lars") ", \"momentum\": 0.9", {.9994979, -1.9991954, .4993966}},
+};
+
+static void check_vectors(kvs_contract_side *side, const vector *vectors_of, size_t count)
 {
-    kvs_contract *contract = kvs_contract_of(state);
-    kvs_contract_side *side = &contract->side[0];
     static const float start[3] = {1.0f, -2.0f, 0.5f};
     static rule_result got;
-    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
+    for (size_t i = 0; i < count; i++) {
         char json[256];
         (void)snprintf(json, sizeof json,
                        "{%s, \"wd\": 0.01, \"rescale_grad\": 0.5, "
                        "\"clip_gradient\": 0.12}",
-                       vectors[i].fields);
+                       vectors_of[i].fields);
         float gradient[UPDATES][3];
         rule_case one = {.optimizer = parse(json),
                          .dtype = KVS_F32,
@@ -365,12 +402,24 @@ static void known_numbers_come_out(void **state)
         run_case(side, &one, &got);
         for (size_t j = 0; j < 3; j++) {
             double weight = float_at(KVS_F32, got.weight, j);
-            if (fabs(weight - vectors[i].weight[j]) > 1e-5 * fabs(vectors[i].weight[j])) {
-                fail_msg("%s: %.8g is not %.8g", json, weight, vectors[i].weight[j]);
+            double wanted = vectors_of[i].weight[j];
+            if (fabs(weight - wanted) > 1e-5 * fabs(wanted)) {
+                fail_msg("%s: %.8g is not %.8g", json, weight, wanted);
             }
         }
         free_case(&one);
     }
+}
+
+static void known_numbers_come_out(void **state)
+{
+    check_vectors(&kvs_contract_of(state)->side[0], vectors, sizeof vectors / sizeof vectors[0]);
+}
+
+static void known_numbers_of_rules_with_norms_come_out(void **state)
+{
+    check_vectors(&kvs_contract_of(state)->side[0], vectors_with_norms,
+                  sizeof vectors_with_norms / sizeof vectors_with_norms[0]);
 }
 
 static void test_rule_of_1_9_keeps_a_copy_of_the_weight(void **state)
@@ -425,7 +474,7 @@ static void noise_of_a_row_is_that_of_its_place(void **state)
                                .accumulator = &sum,
                                .elements = ROWS * ROW,
                                .dtype = KVS_F32};
-        kvs_optimizer_scalars(optimizer, (kvs_multipliers){1, 1}, 1, &item.scalars);
+        kvs_optimizer_scalars(optimizer, (kvs_multipliers){.lr = 1, .wd = 1}, 1, &item.scalars);
         item.scalars.element = ELEMENT_FIRST;
         if (by_rows == 1) {
             item.rows = (kvs_rows){.list = list, .count = 3, .elements = ROW};
@@ -469,7 +518,7 @@ static void one_batch_applies_different_rules(void **state)
                                    .accumulator = &sum[i],
                                    .elements = 1,
                                    .dtype = KVS_F32};
-        kvs_optimizer_scalars(optimizer, (kvs_multipliers){1, 1}, 1, &item[i].scalars);
+        kvs_optimizer_scalars(optimizer, (kvs_multipliers){.lr = 1, .wd = 1}, 1, &item[i].scalars);
         kvs_optimizer_unref(optimizer);
     }
     assert_int_equal(side->backend->table->apply(side->stream, item, 3), KVS_OK);
@@ -514,6 +563,7 @@ kvs_contract_tests kvs_contract_rule_tests(void)
         cmocka_unit_test(every_rule_is_right_and_bit_equal),
         cmocka_unit_test(every_rule_is_bit_equal_on_odd_floats),
         cmocka_unit_test(known_numbers_come_out),
+        cmocka_unit_test(known_numbers_of_rules_with_norms_come_out),
         cmocka_unit_test(test_rule_of_1_9_keeps_a_copy_of_the_weight),
         cmocka_unit_test(noise_has_the_same_bits_however_it_is_cut),
         cmocka_unit_test(noise_of_a_row_is_that_of_its_place),

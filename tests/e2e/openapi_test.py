@@ -245,7 +245,7 @@ class Provoke:
         return self.usual(path, method, operation, headers={"If-Match": '"0"'})
 
     def SetOptimizer_501(self, path, method, operation):
-        return self.usual(path, method, operation, body=b'{"name": "lamb"}')
+        return self.usual(path, method, operation, body=b'{"name": "groupadagrad"}')
 
     def SaveOptimizerStates_206(self, path, method, operation):
         return self.usual(path, method, operation, headers={"Range": "bytes=1-9"})
@@ -330,7 +330,7 @@ class Provoke:
         return reply
 
     def SendCommand_501(self, path, method, operation):
-        command = json.dumps({"head": 0, "body": json.dumps({"name": "lamb"})})
+        command = json.dumps({"head": 0, "body": json.dumps({"name": "groupadagrad"})})
         return self.usual(path, method, operation, body=command.encode())
 
     def SendCommand_204(self, path, method, operation):

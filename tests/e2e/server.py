@@ -14,7 +14,7 @@ SOURCE = pathlib.Path(os.environ.get("KVS_SOURCE_DIR", pathlib.Path(__file__).pa
 BINARY = pathlib.Path(os.environ.get("KVS_BINARY_DIR", SOURCE / "build"))
 SERVER = os.environ.get("KVSTORED", str(BINARY / "bin" / "kvstored"))
 START_SECONDS = 20
-# Workers made of stubs send no heartbeats; on a slow machine a test may take longer than the default.
+# Workers made of stubs send no heartbeats: on a slow machine a test may outlast the default.
 LEASE = "60s"
 
 

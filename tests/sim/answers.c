@@ -110,8 +110,10 @@ static bool refusal_allowed(const sim_client *client, kvs_status status)
     case KVS_OPTIMIZER_NOT_SET:
         return world->plan.late_optimizer;
     case KVS_ROUND_FAILED:
-        /* Who waits is refused only what somebody has torn. */
-        return world->plan.chaos && world->plan.policy != KVS_POLICY_SHRINK;
+        /* Who waits is refused only what somebody has torn; so is who shrinks, if there are norms.
+         */
+        return world->plan.chaos &&
+               (world->plan.policy != KVS_POLICY_SHRINK || world->plan.norms != 0);
     case KVS_DEADLINE:
         return world->plan.chaos;
     case KVS_NO_MEMORY:

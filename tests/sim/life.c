@@ -172,10 +172,13 @@ static void fill_random(void *out, size_t bytes)
 
 kvs_optimizer *sim_life_rule(sim *world, int rate)
 {
-    char json[64];
+    char json[96];
     kvs_optimizer *optimizer = NULL;
     kvs_problem problem;
-    (void)snprintf(json, sizeof(json), "{\"name\":\"sgd\",\"learning_rate\":%d,\"wd\":0}", rate);
+    /* A clip that never takes effect: the values are those of a rule without norms. */
+    const char *clip = (world->plan.norms >> (rate - 1) & 1) != 0 ? ",\"clip_norm\":1e30" : "";
+    (void)snprintf(json, sizeof(json), "{\"name\":\"sgd\",\"learning_rate\":%d,\"wd\":0%s}", rate,
+                   clip);
     if (kvs_optimizer_parse(json, strlen(json), &optimizer, &problem) != KVS_OK) {
         sim_fail(world, "optimizer: %s", problem.detail);
     }

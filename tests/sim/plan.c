@@ -127,6 +127,7 @@ void sim_plan_make(kvs_seed *seed, sim_plan *out)
     out->hold_in = kvs_seed_chance(seed, 2) ? 0 : draw(seed, 3, 30);
     out->turn_first = kvs_seed_chance(seed, 3) ? 100 : draw(seed, 20, 95);
     out->sparse = kvs_seed_chance(seed, 3) ? draw(seed, 1, (1u << SIM_KEYS_MAX) - 1) : 0;
+    out->norms = out->optimizer && kvs_seed_chance(seed, 3) ? draw(seed, 1, 3) : 0;
 }
 
 void sim_plan_print(const sim_plan *plan)
@@ -141,12 +142,13 @@ void sim_plan_print(const sim_plan *plan)
         (void)printf(" %s%ux%u+%u", sim_is_sparse(plan, key) ? "sparse " : "", plan->parts[key] - 1,
                      plan->part_elements, plan->elements[key]);
     }
-    (void)printf(
-        "%s%s%s%s%s%s%s, break 1/%u, repeat 1/%u, hold 1/%u, starve 1/%u, memory %llu, turns "
-        "%u%%\n",
-        plan->ahead ? ", ahead" : "", plan->barriers ? ", barriers" : "",
-        plan->assigns ? ", assigns" : "", plan->rule_changes ? ", rules" : "",
-        plan->late_optimizer ? ", late rule" : "", plan->inits ? ", inits" : "",
-        plan->deletes ? ", deletes" : "", plan->break_in, plan->repeat_in, plan->hold_in,
-        plan->starve_in, (unsigned long long)plan->memory_bytes, plan->turn_first);
+    (void)printf("%s%s%s%s%s%s%s, norms %u, break 1/%u, repeat 1/%u, hold 1/%u, starve 1/%u, "
+                 "memory %llu, turns "
+                 "%u%%\n",
+                 plan->ahead ? ", ahead" : "", plan->barriers ? ", barriers" : "",
+                 plan->assigns ? ", assigns" : "", plan->rule_changes ? ", rules" : "",
+                 plan->late_optimizer ? ", late rule" : "", plan->inits ? ", inits" : "",
+                 plan->deletes ? ", deletes" : "", plan->norms, plan->break_in, plan->repeat_in,
+                 plan->hold_in, plan->starve_in, (unsigned long long)plan->memory_bytes,
+                 plan->turn_first);
 }

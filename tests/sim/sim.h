@@ -49,6 +49,7 @@ typedef struct sim_plan {
     uint64_t limit_ns; /* by then all must be over */
     uint64_t delay_ns; /* of a message, at most */
     bool optimizer;    /* false: the sum replaces the value */
+    uint32_t norms;    /* bits: the rule needs norms, the one that it changes to does */
     bool late_optimizer;
     bool chaos; /* workers die, stall and leave; else only streams break */
     bool ahead; /* workers push rounds that are not due yet */

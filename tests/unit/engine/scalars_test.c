@@ -23,7 +23,7 @@ static kvs_rule_scalars numbers(const char *json, uint64_t t)
 {
     kvs_optimizer *optimizer = parse(json);
     kvs_rule_scalars out;
-    kvs_optimizer_scalars(optimizer, (kvs_multipliers){1, 1}, t, &out);
+    kvs_optimizer_scalars(optimizer, (kvs_multipliers){.lr = 1, .wd = 1}, t, &out);
     kvs_optimizer_unref(optimizer);
     return out;
 }
@@ -169,12 +169,96 @@ static void lbsgd_uses_what_it_gathers_at_a_growing_rate(void **state)
                  1)
              .due,
          1);
-    refused("{\"name\": \"lbsgd\", \"warmup_strategy\": \"lars\"}", KVS_UNIMPLEMENTED,
-            "/name: \"lbsgd\" is not built yet, for its norms over whole values are not");
+    /* The ramp "lars" comes from norms: the rate is as it is, until they are known. */
+    near(numbers("{\"name\": \"lbsgd\", \"warmup_strategy\": \"lars\", \"learning_rate\": 0.5, "
+                 "\"batch_scale\": 3}",
+                 9)
+             .lr,
+         0.5);
     refused("{\"name\": \"lbsgd\", \"warmup_strategy\": \"power\", \"batch_scale\": 0}",
             KVS_INVALID_FIELD,
             "/warmup_strategy is unknown: \"power\", did you mean \"power2\"?; "
             "/batch_scale must be between 1 and 2147483647");
+}
+
+/* What norms make of the numbers: the sums of squares are those of 3 and 4, and of others. */
+static kvs_rule_scalars scaled(const char *json, unsigned stages, const double *squares)
+{
+    kvs_optimizer *optimizer = parse(json);
+    kvs_measure measures[KVS_MEASURES_MAX];
+    kvs_rule_scalars out;
+    kvs_optimizer_scalars(optimizer, (kvs_multipliers){.lr = 1, .wd = 1}, 1, &out);
+    assert_int_equal(
+        kvs_optimizer_measures(optimizer, (kvs_multipliers){.lr = 1, .wd = 1}, measures), stages);
+    for (unsigned i = 0; i < stages; i++) {
+        kvs_optimizer_scale(optimizer, i, squares + (size_t)i * KVS_MEASURE_SUMS_MAX, &out);
+    }
+    kvs_optimizer_unref(optimizer);
+    return out;
+}
+
+#define RATE "\"learning_rate\": 0.5"
+static void norms_scale_the_rate(void **state)
+{
+    (void)state;
+    const double pair[3] = {9, 16, 0};
+    const double nothing[3] = {0, 16, 0};
+    const double both[2][3] = {{4, 0, 0}, {9, 16, 36}};
+    near(scaled("{\"name\": \"lars\", \"eta\": 0.1, \"wd\": 0.5, \"eps\": 0.5, " RATE "}", 1, pair)
+             .lr,
+         0.5 * 0.1 * 3 / (4 + 0.5 * 3 + 0.5));
+    near(scaled("{\"name\": \"lars\", " RATE "}", 1, nothing).lr, 0.5);
+    near(scaled("{\"name\": \"lamb\", " RATE "}", 1, pair).lr, 0.5 * 3 / 4);
+    near(scaled("{\"name\": \"lamb\", " RATE "}", 1, nothing).lr, 0.5);
+    near(scaled("{\"name\": \"lamb\", \"upper_bound\": 2, " RATE "}", 1, pair).lr, 0.5 * 2 / 4);
+    near(scaled("{\"name\": \"lamb\", \"lower_bound\": 8, " RATE "}", 1, pair).lr, 0.5 * 8 / 4);
+    near(scaled("{\"name\": \"sgd\", \"clip_norm\": 1, " RATE "}", 1, pair).rescale,
+         1 / (3 + 1e-8));
+    near(scaled("{\"name\": \"sgd\", \"clip_norm\": 5, " RATE "}", 1, pair).rescale, 1);
+    (void)scaled("{\"name\": \"sgd\", \"clip_norm\": 0}", 0, pair);
+    kvs_rule_scalars lans = scaled(
+        "{\"name\": \"lans\", \"rules\": \"2.0\", \"rescale_grad\": 3, " RATE "}", 2, both[0]);
+    near(lans.rescale, 1.5);
+    near(lans.mean_part, 0.5 * 0.9 * 3 / 4);
+    near(lans.gradient_part, 0.5 * 0.1 * 3 / 6);
+    const double warm[3] = {9, 16, 0};
+    const double steep[3] = {1, 1e-12, 0};
+    near(
+        scaled("{\"name\": \"lbsgd\", \"warmup_strategy\": \"lars\", \"wd\": 1, " RATE "}", 1, warm)
+            .lr,
+        0.5 * sqrt(9.0 / 25));
+    near(scaled("{\"name\": \"lbsgd\", \"warmup_strategy\": \"lars\", " RATE "}", 1, steep).lr, 50);
+}
+
+static void lars_leaves_some_keys_out(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key;
+        unsigned measures;
+    } all[] = {{"fc1_weight", 1}, {"fc1_bias", 0}, {"bn.gamma", 0},
+               {"beta", 0},       {"bias_", 1},    {"", 1}};
+    kvs_optimizer *optimizer = parse("{\"name\": \"lars\"}");
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        kvs_measure measures[KVS_MEASURES_MAX];
+        kvs_multipliers multipliers =
+            kvs_optimizer_multipliers(optimizer, all[i].key, strlen(all[i].key));
+        assert_int_equal(kvs_optimizer_measures(optimizer, multipliers, measures), all[i].measures);
+    }
+    kvs_optimizer_unref(optimizer);
+}
+
+static void lars_of_1_9_corrects_its_momentum(void **state)
+{
+    (void)state;
+#define HALVES                                                                                     \
+    "\"momentum\": 0.8, \"lr_scheduler\": {\"name\": \"factor\", \"step\": 2, \"factor\": 0.5}"
+    near(numbers("{\"name\": \"lars\", " HALVES "}", 1).momentum, 0.8);
+    near(numbers("{\"name\": \"lars\", " HALVES "}", 3).momentum, 0.4);
+    near(numbers("{\"name\": \"lars\", " HALVES "}", 4).momentum, 0.8);
+    near(numbers("{\"name\": \"lars\", \"momentum_correction\": false, " HALVES "}", 3).momentum,
+         0.8);
+    near(numbers("{\"name\": \"lars\", \"rules\": \"2.0\", " HALVES "}", 3).momentum, 0.8);
 }
 
 int main(void)
@@ -182,6 +266,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_choose_the_rule),
         cmocka_unit_test(signum_decays_by_itself),
+        cmocka_unit_test(norms_scale_the_rate),
+        cmocka_unit_test(lars_leaves_some_keys_out),
+        cmocka_unit_test(lars_of_1_9_corrects_its_momentum),
         cmocka_unit_test(a_bias_is_corrected_unless_told_not_to),
         cmocka_unit_test(nadam_multiplies_the_momenta_since_counting_began),
         cmocka_unit_test(nadam_takes_no_longer_late_than_early),

@@ -1,0 +1,241 @@
+#include "engine/norms.h"
+
+#include "engine/alone.h"
+#include "engine/round.h"
+#include "engine/rows.h"
+#include "engine/store.h"
+#include "engine/update.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void run_go(kvs_task *task, uint64_t now_ns);
+static void run_order(kvs_task *task, uint64_t now_ns);
+
+kvs_norms *kvs_norms_make(kvs_binding *binding, kvs_key *key)
+{
+    kvs_norms *norms = calloc(1, sizeof *norms + key->part_count * sizeof norms->parts[0]);
+    if (norms == NULL) {
+        return NULL;
+    }
+    norms->binding = binding;
+    norms->measure_count =
+        kvs_optimizer_measures(binding->optimizer, binding->multipliers, norms->measures);
+    for (unsigned i = 0; i < norms->measure_count; i++) {
+        norms->whole = norms->whole || kvs_measure_weighs(norms->measures[i]);
+    }
+    norms->part_count = key->part_count;
+    atomic_init(&norms->awaited, key->part_count);
+    for (uint64_t i = 0; i < key->part_count; i++) {
+        norms->parts[i].go.run = run_go;
+        norms->parts[i].order.run = run_order;
+        norms->parts[i].norms = norms;
+        norms->parts[i].part = &key->parts[i];
+    }
+    return norms;
+}
+
+void kvs_norms_free(kvs_norms *norms)
+{
+    free(norms);
+}
+
+kvs_norms_part *kvs_norms_of(const kvs_part *part)
+{
+    kvs_norms *norms = part->binding == NULL ? NULL : part->binding->norms;
+    return norms == NULL ? NULL : &norms->parts[part->index];
+}
+
+void kvs_norms_scalars(const kvs_part *part, uint64_t t, kvs_rule_scalars *out)
+{
+    const kvs_binding *binding = part->binding;
+    const kvs_norms_part *record = kvs_norms_of(part);
+    kvs_optimizer_scalars(binding->optimizer, binding->multipliers, t, out);
+    for (unsigned i = 0; record != NULL && i < record->stage; i++) {
+        kvs_optimizer_scale(binding->optimizer, i, record->norms->squares[i], out);
+    }
+}
+
+kvs_status kvs_norms_prepare(kvs_shard *shard, kvs_part *part)
+{
+    if (!kvs_part_is_sparse(part)) {
+        return kvs_update_prepare(shard, part, true);
+    }
+    if (!kvs_norms_of(part)->norms->whole) {
+        return KVS_OK;
+    }
+    KVS_TRY(kvs_update_take_states(shard, part));
+    return kvs_rows_complete(shard, part);
+}
+
+/* ------------------------------------------------------------------ reports */
+
+void kvs_norms_report(kvs_shard *shard, kvs_part *part, kvs_turn turn, kvs_status status)
+{
+    kvs_norms_part *record = kvs_norms_of(part);
+    kvs_norms *norms = record->norms;
+    record->turn = turn;
+    record->status = status;
+    record->culprit_count = part->round.culprit_count;
+    memcpy(record->culprits, part->round.culprits, sizeof record->culprits);
+    memset(record->sums, 0, sizeof record->sums);
+    if (turn == KVS_TURN_UPDATE) {
+        kvs_batch_measure(&shard->batch, part, norms->measures[record->stage], record->sums);
+    }
+    (void)kvs_binding_take(norms->binding); /* until the report is made */
+    record->next = shard->reports;
+    shard->reports = record;
+}
+
+/* What has come of the turn, by whoever reports last. */
+static void conclude(kvs_norms *norms)
+{
+    uint64_t count[3] = {0};
+    const kvs_norms_part *first[3] = {NULL};
+    for (uint64_t i = 0; i < norms->part_count; i++) {
+        const kvs_norms_part *record = &norms->parts[i];
+        first[record->turn] = count[record->turn]++ == 0 ? record : first[record->turn];
+    }
+    norms->turn = KVS_TURN_FAILED;
+    norms->status = KVS_ROUND_FAILED;
+    const kvs_norms_part *named = first[KVS_TURN_FAILED];
+    if (named != NULL) {
+        norms->status = named->status;
+    } else if (count[KVS_TURN_UPDATE] > 0 && count[KVS_TURN_EMPTY] > 0) {
+        named = first[KVS_TURN_EMPTY]; /* a value without some of its gradient has no norm */
+    } else {
+        norms->turn = count[KVS_TURN_EMPTY] > 0 ? KVS_TURN_EMPTY : KVS_TURN_UPDATE;
+        norms->status = KVS_OK;
+    }
+    norms->culprit_count = named == NULL ? 0 : named->culprit_count;
+    if (named != NULL) {
+        memcpy(norms->culprits, named->culprits, sizeof norms->culprits);
+    }
+    if (norms->turn == KVS_TURN_UPDATE) {
+        double *squares = norms->squares[norms->parts[0].stage];
+        memset(squares, 0, KVS_MEASURE_SUMS_MAX * sizeof squares[0]);
+        for (uint64_t i = 0; i < norms->part_count; i++) {
+            for (unsigned k = 0; k < KVS_MEASURE_SUMS_MAX; k++) {
+                squares[k] += norms->parts[i].sums[k];
+            }
+        }
+    }
+}
+
+static void report(kvs_norms_part *record, uint64_t now_ns)
+{
+    kvs_norms *norms = record->norms;
+    /* Release what this part brings; acquire what the others have. */
+    if (atomic_fetch_sub_explicit(&norms->awaited, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    conclude(norms);
+    atomic_store_explicit(&norms->awaited, norms->part_count, memory_order_relaxed);
+    for (uint64_t i = 0; i < norms->part_count; i++) {
+        (void)kvs_binding_take(norms->binding); /* the task's */
+        kvs_right_post(&norms->parts[i].part->shard->right, &norms->parts[i].go, now_ns);
+    }
+}
+
+/* HOLDER of the first part: the others are to take the next push of its session. */
+static void send_order(kvs_norms_part *first, uint64_t now_ns)
+{
+    kvs_norms *norms = first->norms;
+    first->order_due = false;
+    for (uint64_t i = 1; i < norms->part_count; i++) {
+        norms->parts[i].told_push = first->part->round.pusher;
+        norms->parts[i].told_rank = first->part->round.next_rank;
+        norms->parts[i].told_turn = first->turns;
+        (void)kvs_binding_take(norms->binding); /* the task's */
+        kvs_right_post(&norms->parts[i].part->shard->right, &norms->parts[i].order, now_ns);
+    }
+}
+
+void kvs_norms_send_reports(kvs_shard *shard, uint64_t now_ns)
+{
+    while (shard->reports != NULL) {
+        kvs_norms_part *record = shard->reports;
+        kvs_binding *binding = record->norms->binding;
+        shard->reports = record->next;
+        if (shard->batch.failed != KVS_OK) {
+            record->turn = KVS_TURN_FAILED;
+            record->status = shard->batch.failed;
+        }
+        if (record->order_due) {
+            send_order(record, now_ns);
+        }
+        report(record, now_ns);
+        kvs_binding_unref(binding);
+    }
+}
+
+/* ------------------------------------------------------------------ what is told */
+
+static void go(kvs_norms_part *record, uint64_t now_ns)
+{
+    kvs_part *part = record->part;
+    kvs_shard *shard = part->shard;
+    const kvs_norms *norms = record->norms;
+    /* Another rule, value or state has come at a cut meanwhile: the part has begun again. */
+    if (shard->closing || !part->round.closing || part->round.measured != norms) {
+        return;
+    }
+    if (norms->turn == KVS_TURN_UPDATE && ++record->stage < norms->measure_count) {
+        kvs_norms_report(shard, part, KVS_TURN_UPDATE, KVS_OK);
+        return;
+    }
+    record->turns++;
+    if (shard->store->kind == KVS_SYNC) {
+        kvs_round_go(shard, part, record, now_ns);
+    } else {
+        kvs_alone_go(shard, part, record, now_ns);
+    }
+}
+
+static void run_go(kvs_task *task, uint64_t now_ns)
+{
+    kvs_norms_part *record = (kvs_norms_part *)((char *)task - offsetof(kvs_norms_part, go));
+    kvs_binding *binding = record->norms->binding;
+    kvs_shard *shard = record->part->shard;
+    shard->now_ns = now_ns;
+    if (shard->frozen > 0) {
+        record->next = shard->told;
+        shard->told = record;
+        return;
+    }
+    go(record, now_ns);
+    kvs_binding_unref(binding);
+}
+
+void kvs_norms_thaw(kvs_shard *shard, uint64_t now_ns)
+{
+    kvs_norms_part *record = shard->told;
+    shard->told = NULL;
+    while (record != NULL) {
+        kvs_norms_part *next = record->next;
+        kvs_binding *binding = record->norms->binding;
+        go(record, now_ns);
+        kvs_binding_unref(binding);
+        record = next;
+    }
+}
+
+static void run_order(kvs_task *task, uint64_t now_ns)
+{
+    kvs_norms_part *record = (kvs_norms_part *)((char *)task - offsetof(kvs_norms_part, order));
+    kvs_binding *binding = record->norms->binding;
+    kvs_part *part = record->part;
+    kvs_shard *shard = part->shard;
+    shard->now_ns = now_ns;
+    if (!shard->closing) {
+        record->next_push = record->told_push;
+        record->next_rank = record->told_rank;
+        record->next_turn = record->told_turn;
+        record->next_since_ns = now_ns;
+        if (kvs_norms_of(part) == record) {
+            kvs_alone_next(shard, part, now_ns);
+        }
+    }
+    kvs_binding_unref(binding);
+}

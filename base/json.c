@@ -175,6 +175,7 @@ void kvs_json_fail(kvs_json_fields *fields, const char *name, const char *format
     line_add(&detail, pointer[0] != '\0' ? pointer : "the document");
     line_add(&detail, " ");
     line_add(&detail, sentence);
+    kvs_text_clean(problem->detail);
 }
 
 /* ------------------------------------------------------------------ nearest word */

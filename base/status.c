@@ -1,6 +1,5 @@
 #include "base/status.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,13 +27,53 @@ kvs_status kvs_status_parse(const char *reason)
     return KVS_INTERNAL;
 }
 
+/* The bytes of the character that begins at `text`, which is terminated; 0: there is none. */
+static size_t character_bytes(const unsigned char *text)
+{
+    unsigned char lead = text[0];
+    size_t bytes = lead < 0x80                   ? 1
+                   : lead >= 0xc2 && lead < 0xe0 ? 2
+                   : lead >= 0xe0 && lead < 0xf0 ? 3
+                   : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                 : 0;
+    for (size_t i = 1; i < bytes; i++) {
+        if ((text[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    /* No overlong forms, surrogates or numbers above U+10FFFF. */
+    bool wrong = (lead == 0xe0 && text[1] < 0xa0) || (lead == 0xed && text[1] > 0x9f) ||
+                 (lead == 0xf0 && text[1] < 0x90) || (lead == 0xf4 && text[1] > 0x8f);
+    return wrong ? 0 : bytes;
+}
+
+void kvs_text_clean(char *text)
+{
+    char *to = text;
+    for (const char *from = text; *from != '\0';) {
+        size_t bytes = character_bytes((const unsigned char *)from);
+        memmove(to, from, bytes);
+        to += bytes;
+        from += bytes > 0 ? bytes : 1;
+    }
+    *to = '\0';
+}
+
+kvs_status kvs_problem_set_list(kvs_problem *problem, kvs_status status, const char *format,
+                                va_list arguments)
+{
+    problem->status = status;
+    (void)vsnprintf(problem->detail, sizeof problem->detail, format, arguments);
+    kvs_text_clean(problem->detail);
+    return status;
+}
+
 kvs_status kvs_problem_set(kvs_problem *problem, kvs_status status, const char *format, ...)
 {
     if (problem != NULL) {
         va_list arguments;
-        problem->status = status;
         va_start(arguments, format);
-        (void)vsnprintf(problem->detail, sizeof problem->detail, format, arguments);
+        (void)kvs_problem_set_list(problem, status, format, arguments);
         va_end(arguments);
     }
     return status;

@@ -9,6 +9,7 @@
 #ifndef KVS_BASE_STATUS_H
 #define KVS_BASE_STATUS_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -66,7 +67,8 @@ extern "C" {
     X(UNAVAILABLE, 14, 503, "The server cannot be reached", "Check its address and retry.")        \
     X(NO_MEMORY, 8, 507, "The machine has no memory left",                                         \
       "Retry later, or use a larger machine.")                                                     \
-    X(IO_ERROR, 13, 500, "Reading or writing failed", "See the server's log.")                     \
+    X(IO_ERROR, 13, 500, "Reading or writing failed",                                              \
+      "Check the named path, its rights and the room on its disk.")                                \
     X(INTERNAL, 13, 500, "The server is at fault", "Report it with the server's log.")             \
     X(METHOD_NOT_ALLOWED, 12, 405, "The route has no such method", "See the Allow header.")        \
     X(HOST_REFUSED, 3, 421, "The server does not go by that name",                                 \
@@ -106,9 +108,16 @@ typedef struct kvs_problem {
     char detail[256]; /* one sentence that names the thing, or empty; valid UTF-8 */
 } kvs_problem;
 
-/* Fills `problem` (which may be NULL) and returns `status`, so that a check is one line. */
+/* Fills `problem` (which may be NULL) and returns `status`, so that a check is one line. A text
+ * that is too long is cut, and one that a precision has cut within a character loses the rest of
+ * that character: the detail stays UTF-8. */
 kvs_status kvs_problem_set(kvs_problem *problem, kvs_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+kvs_status kvs_problem_set_list(kvs_problem *problem, kvs_status status, const char *format,
+                                va_list arguments) __attribute__((format(printf, 3, 0)));
+
+/* Takes out of a text all bytes that are no whole character of UTF-8. */
+void kvs_text_clean(char *text);
 
 #define KVS_TRY(call)                                                                              \
     do {                                                                                           \

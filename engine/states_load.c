@@ -109,17 +109,9 @@ static kvs_status tell_misfits(const kvs_states_load *load, kvs_problem *problem
 {
     const kvs_states_misfit *first = &load->misfits[0];
     const char *name = first->tensor != NULL ? first->tensor : "";
-    size_t bytes = strlen(name);
-    while (bytes > 100 && (name[bytes] & 0xc0) == 0x80) {
-        bytes--;
-    }
-    bytes = bytes > 100 ? 100 : bytes;
-    while (bytes > 0 && (name[bytes] & 0xc0) == 0x80) {
-        bytes--; /* not in the middle of a character */
-    }
-    return kvs_problem_set(problem, KVS_STATES_MISMATCH, "%zu misfit%s: \"%.*s\" %s%s",
-                           load->misfit_count, load->misfit_count == 1 ? "" : "s", (int)bytes, name,
-                           first->why, load->misfit_count > 1 ? ", ..." : "");
+    return kvs_problem_set(problem, KVS_STATES_MISMATCH, "%zu misfit%s: \"%.100s\" %s%s",
+                           load->misfit_count, load->misfit_count == 1 ? "" : "s", name, first->why,
+                           load->misfit_count > 1 ? ", ..." : "");
 }
 
 static bool note_is(const kvs_safetensors_note *note, const char *text)

@@ -4,8 +4,6 @@
 #include "engine/session.h"
 
 #include <ctype.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -32,10 +30,10 @@ bool kvs_name_valid(const char *name, size_t bytes)
 void kvs_waiter_finish(kvs_waiter *waiter, uint64_t now_ns, kvs_status status, const char *format,
                        ...)
 {
-    kvs_problem problem = {.status = status};
+    kvs_problem problem;
     va_list arguments;
     va_start(arguments, format);
-    (void)vsnprintf(problem.detail, sizeof problem.detail, format, arguments);
+    (void)kvs_problem_set_list(&problem, status, format, arguments);
     va_end(arguments);
     waiter->done_ns = now_ns;
     waiter->done(waiter, &problem);

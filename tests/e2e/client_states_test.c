@@ -303,6 +303,7 @@ static void check_refusals(const char *type)
                         "IO_ERROR");
     assert_string_equal(kv_status_reason(kv_load_optimizer_states(kv, folder)), "IO_ERROR");
     assert_non_null(strstr(kv_last_error(kv), "not a file of states"));
+    assert_null(strstr(kv_status_advice(kv_load_optimizer_states(kv, folder)), "server"));
     assert_int_equal(mkfifo(file_of("pipe"), 0600), 0);
     assert_string_equal(kv_status_reason(kv_load_optimizer_states(kv, file_of("pipe"))),
                         "IO_ERROR"); /* and does not wait for somebody to write */

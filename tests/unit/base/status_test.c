@@ -62,6 +62,37 @@ static void a_long_detail_is_cut(void **state)
     assert_int_equal(strlen(problem.detail), sizeof problem.detail - 1);
 }
 
+static void a_detail_is_cut_between_characters(void **state)
+{
+    (void)state;
+    kvs_problem problem;
+    char text[400] = "";
+    for (size_t i = 0; i < 100; i++) {
+        memcpy(text + 3 * i, "\xe2\x82\xac", 4); /* the sign of the euro */
+    }
+    for (int shift = 0; shift < 3; shift++) {
+        (void)kvs_problem_set(&problem, KVS_INTERNAL, "%.*s%s", shift, "ab", text);
+        assert_int_equal((strlen(problem.detail) - (size_t)(shift < 2 ? shift : 2)) % 3, 0);
+        assert_true(strlen(problem.detail) >= sizeof problem.detail - 3);
+    }
+    /* A precision cuts in the middle of the sentence. */
+    (void)kvs_problem_set(&problem, KVS_INTERNAL, "\"%.4s\" is not there", text);
+    assert_string_equal(problem.detail, "\"\xe2\x82\xac\" is not there");
+}
+
+static void what_is_no_character_is_left_out(void **state)
+{
+    (void)state;
+    char text[] = "a\xff"
+                  "b\xc0\x80"
+                  "c\xed\xa0\x80"
+                  "d\xf0\x9f\x98\x80\xf4\x90\x80\x80"
+                  "e\xc3";
+    kvs_text_clean(text);
+    assert_string_equal(text, "abcd\xf0\x9f\x98\x80"
+                              "e");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -70,6 +101,8 @@ int main(void)
         cmocka_unit_test(an_unknown_status_is_an_internal_error),
         cmocka_unit_test(a_problem_is_filled_and_its_status_returned),
         cmocka_unit_test(a_long_detail_is_cut),
+        cmocka_unit_test(a_detail_is_cut_between_characters),
+        cmocka_unit_test(what_is_no_character_is_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

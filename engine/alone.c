@@ -220,13 +220,11 @@ void kvs_alone_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
     bool busy = part->round.closing || part->round.gathered || part->later.first != NULL;
     op->status = KVS_OK;
     if (op->kind == KVS_OP_PUSH && (busy || !first)) {
-        op->status = kvs_round_copy(shard, op);
+        op->status = kvs_round_copy(shard, op); /* a failure is its answer when its turn comes */
+        kvs_round_hold(shard, op, &part->later, false);
+    } else {
+        kvs_op_append(&part->later, op);
     }
-    if (op->status != KVS_OK) { /* which is its answer when its turn comes */
-        kvs_round_use(shard, op);
-        op->payload = (kvs_payload){0};
-    }
-    kvs_op_append(&part->later, op);
     kvs_alone_next(shard, part, now_ns);
 }
 

@@ -22,6 +22,21 @@ static size_t class_bytes(uint32_t size_class)
     return (size_t)(size_class % 4 + 4) << (size_class / 4 + 4);
 }
 
+bool kvs_budget_charge(kvs_budget *budget, uint64_t bytes)
+{
+    uint64_t used = atomic_fetch_add_explicit(&budget->bytes, bytes, memory_order_relaxed);
+    if (budget->bytes_max == 0 || used + bytes <= budget->bytes_max) {
+        return true;
+    }
+    kvs_budget_give_back(budget, bytes);
+    return false;
+}
+
+void kvs_budget_give_back(kvs_budget *budget, uint64_t bytes)
+{
+    atomic_fetch_sub_explicit(&budget->bytes, bytes, memory_order_relaxed);
+}
+
 kvs_pool *kvs_pool_open(kvs_backend *backend, kvs_budget *budget)
 {
     kvs_pool *pool = calloc(1, sizeof *pool);
@@ -39,7 +54,7 @@ static void free_list(kvs_pool *pool, kvs_buffer *buffer)
         kvs_buffer *next = buffer->next;
         size_t bytes = class_bytes(buffer->size_class);
         pool->backend->table->free(pool->backend, &buffer->memory);
-        atomic_fetch_sub_explicit(&pool->budget->bytes, bytes, memory_order_relaxed);
+        kvs_budget_give_back(pool->budget, bytes);
         atomic_fetch_sub_explicit(&pool->bytes, bytes, memory_order_relaxed);
         free(buffer);
         buffer = next;
@@ -74,26 +89,25 @@ void kvs_pool_trim(kvs_pool *pool)
 static kvs_status make(kvs_pool *pool, uint32_t size_class, kvs_buffer **out)
 {
     size_t bytes = class_bytes(size_class);
-    uint64_t used = atomic_fetch_add_explicit(&pool->budget->bytes, bytes, memory_order_relaxed);
-    kvs_status status = KVS_OVER_BUDGET;
-    if (pool->budget->bytes_max == 0 || used + bytes <= pool->budget->bytes_max) {
-        kvs_buffer *buffer = calloc(1, sizeof *buffer);
-        status = buffer == NULL
-                     ? KVS_NO_MEMORY
-                     : pool->backend->table->alloc(pool->backend, bytes, &buffer->memory);
-        if (status == KVS_OK) {
-            buffer->pool = pool;
-            buffer->size_class = size_class;
-            atomic_init(&buffer->references, 1);
-            atomic_fetch_add_explicit(&pool->users, 1, memory_order_relaxed);
-            atomic_fetch_add_explicit(&pool->bytes, bytes, memory_order_relaxed);
-            *out = buffer;
-            return KVS_OK;
-        }
-        free(buffer);
+    if (!kvs_budget_charge(pool->budget, bytes)) {
+        return KVS_OVER_BUDGET;
     }
-    atomic_fetch_sub_explicit(&pool->budget->bytes, bytes, memory_order_relaxed);
-    return status;
+    kvs_buffer *buffer = calloc(1, sizeof *buffer);
+    kvs_status status = buffer == NULL
+                            ? KVS_NO_MEMORY
+                            : pool->backend->table->alloc(pool->backend, bytes, &buffer->memory);
+    if (status != KVS_OK) {
+        free(buffer);
+        kvs_budget_give_back(pool->budget, bytes);
+        return status;
+    }
+    buffer->pool = pool;
+    buffer->size_class = size_class;
+    atomic_init(&buffer->references, 1);
+    atomic_fetch_add_explicit(&pool->users, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&pool->bytes, bytes, memory_order_relaxed);
+    *out = buffer;
+    return KVS_OK;
 }
 
 /* All that has been given back. Acquire: its last readers are done with it. */

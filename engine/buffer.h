@@ -19,6 +19,10 @@ typedef struct kvs_budget {
     uint64_t bytes_max; /* 0: no bound */
 } kvs_budget;
 
+/* Charges memory that is of no pool. False: there is no room for it. Any thread. */
+bool kvs_budget_charge(kvs_budget *budget, uint64_t bytes) KVS_MUST_CHECK;
+void kvs_budget_give_back(kvs_budget *budget, uint64_t bytes);
+
 typedef struct kvs_pool {
     kvs_backend *backend;
     kvs_budget *budget;

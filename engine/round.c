@@ -47,9 +47,20 @@ void kvs_round_answer(kvs_shard *shard, kvs_op *op, kvs_status status)
     kvs_task_list_append(&shard->finished, &op->task);
 }
 
+/* A turn with nothing in it: its rank is gone, or there was no memory for what it brings, which
+ * op->status says until it is answered. */
+static bool is_empty(const kvs_op *op)
+{
+    return op->session == NULL || op->status != KVS_OK;
+}
+
 /* With the names of those who failed the round. */
 static void refuse_failed(kvs_shard *shard, kvs_op *op)
 {
+    if (op->status != KVS_OK) {
+        kvs_round_answer(shard, op, op->status);
+        return;
+    }
     const kvs_round *round = &op->part->round;
     op->missing_count = round->culprit_count;
     memcpy(op->missing, round->culprits, sizeof op->missing);
@@ -115,27 +126,23 @@ void kvs_round_reset(kvs_shard *shard, kvs_part *part)
 
 kvs_status kvs_round_copy(kvs_shard *shard, kvs_op *op)
 {
-    if (kvs_part_is_sparse(op->part) && op->row_count == 0) {
-        op->payload = (kvs_payload){0}; /* nothing to copy; its frame may go */
-        if (op->frame != NULL) {
-            kvs_round_use(shard, op);
-        }
-    } else if (op->held == NULL && op->session != NULL) {
-        KVS_TRY(kvs_pool_take(shard->pool, op->payload.bytes, &op->held));
-        kvs_batch_copy(&shard->batch, NULL, op->held, &op->payload);
-        atomic_fetch_add_explicit(&shard->held_bytes, op->payload.bytes, memory_order_relaxed);
-        kvs_round_use(shard, op);
+    bool none = kvs_part_is_sparse(op->part) && op->row_count == 0;
+    if (none || op->held != NULL) {
+        return KVS_OK;
     }
+    KVS_TRY(kvs_pool_take(shard->pool, op->payload.bytes, &op->held));
+    kvs_batch_copy(&shard->batch, NULL, op->held, &op->payload);
+    atomic_fetch_add_explicit(&shard->held_bytes, op->payload.bytes, memory_order_relaxed);
     return KVS_OK;
 }
 
-/* Waits as a copy. False: refused, no memory. */
-static bool hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
+void kvs_round_hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
 {
-    kvs_status status = kvs_round_copy(shard, op);
-    if (status != KVS_OK) {
-        kvs_round_answer(shard, op, status);
-        return false;
+    if (op->held == NULL) {
+        op->payload = (kvs_payload){0};
+    }
+    if (op->frame != NULL) {
+        kvs_round_use(shard, op);
     }
     kvs_op **at = &list->first;
     if (by_rank) {
@@ -149,7 +156,6 @@ static bool hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank)
         op->next = *at;
         *at = op;
     }
-    return true;
 }
 
 /* Adds the contribution whose turn it is. `closes`: it is the round's last, and a rule follows,
@@ -158,11 +164,11 @@ static void add_term(kvs_shard *shard, kvs_part *part, kvs_op *op, bool closes, 
 {
     kvs_round *round = &part->round;
     round->next_rank = op->rank + 1;
-    if (op->session == NULL) {
+    if (is_empty(op)) {
         if (round->culprit_count < KVS_CULPRITS_MAX) { /* should the key fail for want of it */
             round->culprits[round->culprit_count++] = op->rank;
         }
-        kvs_round_answer(shard, op, KVS_OK);
+        kvs_round_answer(shard, op, op->status);
         return;
     }
     *last = kvs_op_source(op);
@@ -198,7 +204,7 @@ static void refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status)
     kvs_op_list *lists[] = {&part->summed, &part->held};
     for (int i = 0; i < 2; i++) {
         for (kvs_op *op; (op = kvs_op_shift(lists[i])) != NULL;) {
-            if (status == KVS_ROUND_FAILED) {
+            if (status == KVS_ROUND_FAILED || op->status != KVS_OK) {
                 refuse_failed(shard, op);
             } else {
                 kvs_round_answer(shard, op, status);
@@ -316,7 +322,7 @@ static bool proceed(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_n
         }
         kvs_round after = *round;
         after.next_rank = op->rank + 1;
-        fused = part->binding != NULL && part->binding->norms == NULL && op->session != NULL &&
+        fused = part->binding != NULL && part->binding->norms == NULL && !is_empty(op) &&
                 op->codec == KVS_CODEC_NONE && !kvs_part_is_sparse(part) &&
                 kvs_schedule_next(schedule, &after) == schedule->num_workers;
         add_term(shard, part, op, fused, &last);
@@ -333,7 +339,7 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
 {
     kvs_round *round = &part->round;
     kvs_decision decision = kvs_schedule_push(&shard->schedule, round, op->rank);
-    bool empty = op->session == NULL;
+    bool empty = is_empty(op);
     if (round->closing) {
         decision = KVS_LATER;
     }
@@ -341,7 +347,8 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
         decision = KVS_FAIL; /* a round has all ranks' contributions, or none */
     }
     if (decision == KVS_LATER) {
-        (void)hold(shard, op, &part->later, false);
+        op->status = empty ? op->status : kvs_round_copy(shard, op);
+        kvs_round_hold(shard, op, &part->later, false);
         return false;
     }
     if (decision == KVS_FAIL) {
@@ -358,20 +365,21 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
                end_round(shard, part, KVS_TURN_FAILED, KVS_ROUND_FAILED);
     }
     if (!empty) {
-        kvs_status status = kvs_part_is_sparse(part) ? kvs_rows_reserve(shard, part, op)
-                                                     : kvs_update_prepare(shard, part, true);
-        if (status != KVS_OK) {
-            kvs_round_answer(shard, op, status);
-            return false;
+        op->status = kvs_part_is_sparse(part) ? kvs_rows_reserve(shard, part, op)
+                                              : kvs_update_prepare(shard, part, true);
+        if (op->status == KVS_OK && decision == KVS_HOLD) {
+            op->status = kvs_round_copy(shard, op);
+        }
+        if (op->status != KVS_OK) {
+            return contribute(shard, part, op, now_ns); /* it has had its turn all the same */
         }
     }
     if (round->opened_ns == 0) {
         kvs_round_open(shard, part, now_ns);
     }
     if (decision == KVS_HOLD) {
-        if (hold(shard, op, &part->held, true)) {
-            kvs_round_mark(round, op->rank);
-        }
+        kvs_round_mark(round, op->rank);
+        kvs_round_hold(shard, op, &part->held, true);
         /* The rank of an empty turn is gone: the round may have waited for nobody else. */
         return empty && proceed(shard, part, NULL, now_ns);
     }

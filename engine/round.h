@@ -38,8 +38,11 @@ void kvs_round_consume(kvs_shard *shard, kvs_op *op);
 /* The payload is no longer needed after this turn: its frame, and unless
  * it waits as a copy its credit, go back. */
 void kvs_round_use(kvs_shard *shard, kvs_op *op);
-/* Copies the payload so that its frame can go; it keeps its credit. */
+/* Copies the payload so that its frame can go; it keeps its credit. KVS_NO_MEMORY, KVS_OVER_BUDGET
+ */
 kvs_status kvs_round_copy(kvs_shard *shard, kvs_op *op) KVS_MUST_CHECK;
+/* Keeps a push that was copied, or is empty, until its turn comes. */
+void kvs_round_hold(kvs_shard *shard, kvs_op *op, kvs_op_list *list, bool by_rank);
 /* The part joins the shard's list of open rounds; leaves it, and begins a round anew. */
 void kvs_round_open(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
 void kvs_round_reset(kvs_shard *shard, kvs_part *part);

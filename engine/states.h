@@ -27,7 +27,7 @@ void kvs_capture_close(kvs_capture *capture); /* accepts NULL */
 
 /* The file of a capture, which is taken if this succeeds. `dump_optimizer` writes the optimizer
  * into it as well. KVS_INVALID_FIELD when the name of a key reads like a state of another, or is
- * the format's own; KVS_TOO_LARGE: there are more tensors than a load reads. */
+ * the format's own; KVS_TOO_LARGE: there are more tensors than a load reads; KVS_OVER_BUDGET. */
 typedef struct kvs_states kvs_states;
 kvs_status kvs_states_open(kvs_capture *capture, bool dump_optimizer, kvs_states **out,
                            kvs_problem *problem) KVS_MUST_CHECK;

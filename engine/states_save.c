@@ -16,6 +16,7 @@ struct kvs_states {
     kvs_state_tensors tensors; /* as they lie in the file */
     uint8_t *steps;            /* of each part of the capture, as the file has them */
     float **masters; /* of each part whose master has not begun: its value, widened; else NULL */
+    uint64_t masters_bytes; /* charged to the engine's budget */
     uint8_t *head;
     size_t head_bytes;
     uint64_t data_bytes;
@@ -41,7 +42,12 @@ static kvs_status begin_masters(kvs_states *states, const kvs_key *key, uint64_t
         if (part->master != NULL) {
             continue;
         }
-        float *to = malloc((size_t)count * sizeof *to + 1);
+        uint64_t bytes = count * sizeof(float);
+        if (!kvs_budget_charge(&states->capture->store->engine->budget, bytes)) {
+            return KVS_OVER_BUDGET;
+        }
+        states->masters_bytes += bytes;
+        float *to = malloc((size_t)bytes + 1);
         if (to == NULL) {
             return KVS_NO_MEMORY;
         }
@@ -83,9 +89,13 @@ static kvs_status fill(kvs_states *states, bool dump_optimizer, kvs_problem *pro
         note(notes, &count, "kvstored.optimizer", kvs_optimizer_json(capture->optimizer));
     }
     states->steps = malloc((size_t)capture->part_count * 8 + 1);
-    if (states->steps == NULL || kvs_state_tensors_make(capture, &states->tensors) != KVS_OK ||
-        make_masters(states) != KVS_OK) {
+    if (states->steps == NULL || kvs_state_tensors_make(capture, &states->tensors) != KVS_OK) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the states' header");
+    }
+    kvs_status status = make_masters(states);
+    if (status != KVS_OK) {
+        return kvs_problem_set(problem, status,
+                               "no room for masters that are still to begin as their values");
     }
     for (uint64_t i = 0; i < capture->part_count; i++) {
         for (unsigned b = 0; b < 8; b++) {
@@ -94,6 +104,20 @@ static kvs_status fill(kvs_states *states, bool dump_optimizer, kvs_problem *pro
     }
     return kvs_safetensors_print(states->tensors.list, states->tensors.count, notes, count,
                                  &states->head, &states->head_bytes, &states->data_bytes, problem);
+}
+
+/* All but the capture. */
+static void let_go(kvs_states *states)
+{
+    kvs_state_tensors_deinit(&states->tensors);
+    for (uint64_t i = 0; states->masters != NULL && i < states->part_count; i++) {
+        free(states->masters[i]);
+    }
+    kvs_budget_give_back(&states->capture->store->engine->budget, states->masters_bytes);
+    free(states->masters);
+    free(states->steps);
+    free(states->head);
+    free(states);
 }
 
 kvs_status kvs_states_open(kvs_capture *capture, bool dump_optimizer, kvs_states **out,
@@ -107,8 +131,7 @@ kvs_status kvs_states_open(kvs_capture *capture, bool dump_optimizer, kvs_states
     states->part_count = capture->part_count;
     kvs_status status = fill(states, dump_optimizer, problem);
     if (status != KVS_OK) {
-        states->capture = NULL; /* the caller's still */
-        kvs_states_close(states);
+        let_go(states); /* the capture is the caller's still */
         return status;
     }
     *out = states;
@@ -118,15 +141,9 @@ kvs_status kvs_states_open(kvs_capture *capture, bool dump_optimizer, kvs_states
 void kvs_states_close(kvs_states *states)
 {
     if (states != NULL) {
-        kvs_state_tensors_deinit(&states->tensors);
-        for (uint64_t i = 0; states->masters != NULL && i < states->part_count; i++) {
-            free(states->masters[i]);
-        }
-        free(states->masters);
-        kvs_capture_close(states->capture);
-        free(states->steps);
-        free(states->head);
-        free(states);
+        kvs_capture *capture = states->capture;
+        let_go(states);
+        kvs_capture_close(capture);
     }
 }
 

@@ -6,6 +6,8 @@
 #include "engine/store.h"
 #include "engine/update.h"
 
+#include <string.h>
+
 /* ------------------------------------------------------------------ at once */
 
 /* The same of rows. */
@@ -49,10 +51,19 @@ static void skip_torn(kvs_shard *shard, kvs_op *op)
     kvs_round_answer(shard, op, KVS_OK);
 }
 
+/* Of each rank, should a rule with norms come (kvs_norms_bind). */
+static void count_turns(kvs_part *part, uint32_t rank, uint64_t turns)
+{
+    if (part->turns != NULL) {
+        part->turns[rank] += turns;
+    }
+}
+
 static void push(kvs_shard *shard, kvs_op *op)
 {
     kvs_part *part = op->part;
     kvs_status status = KVS_OPTIMIZER_NOT_SET;
+    count_turns(part, op->rank, op->kind == KVS_OP_TORN ? op->torn : 1);
     if (op->kind == KVS_OP_TORN) {
         skip_torn(shard, op);
         return;
@@ -122,6 +133,7 @@ static void begin(kvs_shard *shard, kvs_part *part, kvs_op *op)
     kvs_status status = op->status;
     round->pusher = op->session;
     round->next_rank = op->rank;
+    count_turns(part, op->rank, 1);
     if (op->kind == KVS_OP_TORN) {
         status = KVS_FENCED;
         atomic_fetch_add_explicit(&shard->torn, 1, memory_order_relaxed);
@@ -166,11 +178,82 @@ static void finish(kvs_shard *shard, kvs_part *part, kvs_status status)
     kvs_part_advance(shard, part);
 }
 
+/* The first part has had it before the rule with norms: it has no norms, and no version. */
+static void refuse_behind(kvs_shard *shard, kvs_op *op)
+{
+    kvs_part *part = op->part;
+    int64_t *ahead = &kvs_norms_of(part)->ahead[op->rank];
+    op->missing_count = 1;
+    op->missing[0] = op->rank;
+    count_turns(part, op->rank, 1);
+    *ahead += 1;
+    kvs_round_answer(shard, op, KVS_ROUND_FAILED);
+}
+
+/* A torn push that stands for several takes what is behind with it. True: nothing is left of it. */
+static bool take_behind(kvs_shard *shard, kvs_op *op)
+{
+    kvs_norms_part *record = kvs_norms_of(op->part);
+    if (record == NULL || record->waits || record->ahead == NULL || record->ahead[op->rank] >= 0) {
+        return false;
+    }
+    if (op->kind == KVS_OP_PUSH) {
+        refuse_behind(shard, op);
+        return true;
+    }
+    uint64_t behind = (uint64_t)-record->ahead[op->rank];
+    uint64_t taken = op->torn < behind ? op->torn : behind;
+    op->torn -= taken;
+    record->ahead[op->rank] += (int64_t)taken;
+    count_turns(op->part, op->rank, taken);
+    if (op->torn == 0) {
+        kvs_round_answer(shard, op, KVS_OK);
+    }
+    return op->torn == 0;
+}
+
+static void take_all_behind(kvs_shard *shard, kvs_part *part)
+{
+    kvs_op_list later = part->later;
+    part->later = (kvs_op_list){NULL, NULL};
+    for (kvs_op *op; (op = kvs_op_shift(&later)) != NULL;) {
+        if (!take_behind(shard, op)) {
+            kvs_op_append(&part->later, op);
+        }
+    }
+}
+
+/* The turn of a push that this part alone has had before the rule with norms. */
+static void begin_ahead(kvs_part *part, kvs_norms_part *record)
+{
+    kvs_round *round = &part->round;
+    record->ahead[record->next_rank]--;
+    round->pusher = record->next_push;
+    round->next_rank = record->next_rank;
+    round->terms = 0;
+    round->turn = KVS_TURN_FAILED;
+    round->status = KVS_ROUND_FAILED;
+    round->culprit_count = 1;
+    round->culprits[0] = record->next_rank;
+    round->gathered = true;
+}
+
 /* What may be done with the push whose turn it is, if it is there. True: the turn is over. */
 static bool step(kvs_shard *shard, kvs_part *part)
 {
     kvs_round *round = &part->round;
     kvs_norms_part *record = kvs_norms_of(part);
+    if (record != NULL && record->waits) {
+        return false;
+    }
+    if (record != NULL && record->compared) {
+        record->compared = false;
+        take_all_behind(shard, part);
+    }
+    if (!round->gathered && record != NULL && record->next_push != NULL && record->ahead != NULL &&
+        record->ahead[record->next_rank] > 0) {
+        begin_ahead(part, record);
+    }
     if (!round->gathered && part->later.first != NULL) {
         kvs_op *op = record == NULL ? kvs_op_shift(&part->later) : choose(part, record);
         if (record == NULL) {
@@ -214,9 +297,16 @@ void kvs_alone_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
     const kvs_norms_part *record = kvs_norms_of(part);
     if (record == NULL && part->later.first == NULL) {
         push(shard, op);
+        if (kvs_norms_of(part) != NULL) { /* its version was that of a cut */
+            kvs_alone_next(shard, part, now_ns);
+        }
         return;
     }
-    bool first = part->index == 0 || record == NULL || record->next_push == op->session;
+    if (take_behind(shard, op)) {
+        return;
+    }
+    bool first =
+        part->index == 0 || record == NULL || (record->next_push == op->session && !record->waits);
     bool busy = part->round.closing || part->round.gathered || part->later.first != NULL;
     op->status = KVS_OK;
     if (op->kind == KVS_OP_PUSH && (busy || !first)) {
@@ -232,6 +322,11 @@ void kvs_alone_go(kvs_shard *shard, kvs_part *part, kvs_norms_part *record, uint
 {
     if (part->index == 0 || record->next_turn < record->turns) {
         record->next_push = NULL; /* unless the next order is here already */
+    }
+    kvs_op *op = part->summed.first;
+    if (op != NULL) { /* who is named if it fails */
+        op->missing_count = record->norms->culprit_count;
+        memcpy(op->missing, record->norms->culprits, sizeof op->missing);
     }
     finish(shard, part, record->norms->status);
     kvs_alone_next(shard, part, now_ns);

@@ -72,7 +72,10 @@ kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype, 
     size_t words = ((size_t)num_workers + 63) / 64;
     key->parts = calloc(key->part_count, sizeof *key->parts);
     key->arrived = calloc(key->part_count * words, sizeof *key->arrived);
-    if (key->parts == NULL || key->arrived == NULL) {
+    key->num_workers = num_workers;
+    bool counted = key->part_count > 1 && num_workers > 1;
+    key->turns = counted ? calloc(key->part_count * num_workers, sizeof *key->turns) : NULL;
+    if (key->parts == NULL || key->arrived == NULL || (counted && key->turns == NULL)) {
         kvs_key_free(key);
         return KVS_NO_MEMORY;
     }
@@ -83,6 +86,7 @@ kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype, 
         part->index = i;
         part->elements = left < part_elements ? left : part_elements;
         part->round.arrived = key->arrived + i * words;
+        part->turns = counted ? key->turns + i * num_workers : NULL;
     }
     *out = key;
     return KVS_OK;
@@ -106,6 +110,7 @@ void kvs_key_free(kvs_key *key)
     }
     free(key->parts);
     free(key->arrived);
+    free(key->turns);
     free(key);
 }
 

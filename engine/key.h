@@ -21,6 +21,8 @@ struct kvs_key {
     uint64_t part_count;
     kvs_part *parts;
     uint64_t *arrived; /* the bits of all parts' rounds */
+    uint64_t *turns;   /* of several parts: what part->turns of all of them are */
+    uint32_t num_workers;
     uint8_t packed_shape[KVS_DIMENSIONS_MAX * 10];
     uint32_t packed_shape_bytes;
     uint32_t name_bytes;

@@ -12,12 +12,25 @@
 
 static void run_go(kvs_task *task, uint64_t now_ns);
 static void run_order(kvs_task *task, uint64_t now_ns);
+static void run_begin(kvs_task *task, uint64_t now_ns);
 
 kvs_norms *kvs_norms_make(kvs_binding *binding, kvs_key *key)
 {
     kvs_norms *norms = calloc(1, sizeof *norms + key->part_count * sizeof norms->parts[0]);
     if (norms == NULL) {
         return NULL;
+    }
+    if (key->turns != NULL) {
+        uint32_t ranks = key->num_workers;
+        norms->first_turns = calloc(ranks, sizeof *norms->first_turns);
+        norms->ahead = calloc(key->part_count * ranks, sizeof *norms->ahead);
+        if (norms->first_turns == NULL || norms->ahead == NULL) {
+            kvs_norms_free(norms);
+            return NULL;
+        }
+        for (uint64_t i = 0; i < key->part_count; i++) {
+            norms->parts[i].ahead = norms->ahead + i * ranks;
+        }
     }
     norms->binding = binding;
     norms->measure_count =
@@ -30,6 +43,7 @@ kvs_norms *kvs_norms_make(kvs_binding *binding, kvs_key *key)
     for (uint64_t i = 0; i < key->part_count; i++) {
         norms->parts[i].go.run = run_go;
         norms->parts[i].order.run = run_order;
+        norms->parts[i].begin.run = run_begin;
         norms->parts[i].norms = norms;
         norms->parts[i].part = &key->parts[i];
     }
@@ -38,7 +52,11 @@ kvs_norms *kvs_norms_make(kvs_binding *binding, kvs_key *key)
 
 void kvs_norms_free(kvs_norms *norms)
 {
-    free(norms);
+    if (norms != NULL) {
+        free(norms->first_turns);
+        free(norms->ahead);
+        free(norms);
+    }
 }
 
 kvs_norms_part *kvs_norms_of(const kvs_part *part)
@@ -71,6 +89,17 @@ kvs_status kvs_norms_prepare(kvs_shard *shard, kvs_part *part)
 
 /* ------------------------------------------------------------------ reports */
 
+/* For the end of the shard's turn. */
+static void list_record(kvs_shard *shard, kvs_norms_part *record)
+{
+    if (!record->listed) {
+        (void)kvs_binding_take(record->norms->binding);
+        record->listed = true;
+        record->next = shard->reports;
+        shard->reports = record;
+    }
+}
+
 void kvs_norms_report(kvs_shard *shard, kvs_part *part, kvs_turn turn, kvs_status status)
 {
     kvs_norms_part *record = kvs_norms_of(part);
@@ -83,9 +112,8 @@ void kvs_norms_report(kvs_shard *shard, kvs_part *part, kvs_turn turn, kvs_statu
     if (turn == KVS_TURN_UPDATE) {
         kvs_batch_measure(&shard->batch, part, norms->measures[record->stage], record->sums);
     }
-    (void)kvs_binding_take(norms->binding); /* until the report is made */
-    record->next = shard->reports;
-    shard->reports = record;
+    record->report_due = true;
+    list_record(shard, record);
 }
 
 /* What has come of the turn, by whoever reports last. */
@@ -123,9 +151,14 @@ static void conclude(kvs_norms *norms)
     }
 }
 
-static void report(kvs_norms_part *record, uint64_t now_ns)
+static void report(kvs_norms_part *record, kvs_status failed, uint64_t now_ns)
 {
     kvs_norms *norms = record->norms;
+    record->report_due = false;
+    if (failed != KVS_OK) { /* the device's word */
+        record->turn = KVS_TURN_FAILED;
+        record->status = failed;
+    }
     /* Release what this part brings; acquire what the others have. */
     if (atomic_fetch_sub_explicit(&norms->awaited, 1, memory_order_acq_rel) != 1) {
         return;
@@ -152,20 +185,32 @@ static void send_order(kvs_norms_part *first, uint64_t now_ns)
     }
 }
 
+/* HOLDER of the first part: what it has had before the rule can be read. */
+static void send_begin(kvs_norms *norms, uint64_t now_ns)
+{
+    norms->parts[0].begin_due = false;
+    for (uint64_t i = 1; i < norms->part_count; i++) {
+        (void)kvs_binding_take(norms->binding); /* the task's */
+        kvs_right_post(&norms->parts[i].part->shard->right, &norms->parts[i].begin, now_ns);
+    }
+}
+
 void kvs_norms_send_reports(kvs_shard *shard, uint64_t now_ns)
 {
     while (shard->reports != NULL) {
         kvs_norms_part *record = shard->reports;
         kvs_binding *binding = record->norms->binding;
         shard->reports = record->next;
-        if (shard->batch.failed != KVS_OK) {
-            record->turn = KVS_TURN_FAILED;
-            record->status = shard->batch.failed;
+        record->listed = false;
+        if (record->begin_due) {
+            send_begin(record->norms, now_ns);
         }
         if (record->order_due) {
             send_order(record, now_ns);
         }
-        report(record, now_ns);
+        if (record->report_due) {
+            report(record, shard->batch.failed, now_ns);
+        }
         kvs_binding_unref(binding);
     }
 }
@@ -200,7 +245,7 @@ static void run_go(kvs_task *task, uint64_t now_ns)
     kvs_shard *shard = record->part->shard;
     shard->now_ns = now_ns;
     if (shard->frozen > 0) {
-        record->next = shard->told;
+        record->told_next = shard->told;
         shard->told = record;
         return;
     }
@@ -213,12 +258,57 @@ void kvs_norms_thaw(kvs_shard *shard, uint64_t now_ns)
     kvs_norms_part *record = shard->told;
     shard->told = NULL;
     while (record != NULL) {
-        kvs_norms_part *next = record->next;
+        kvs_norms_part *next = record->told_next;
         kvs_binding *binding = record->norms->binding;
         go(record, now_ns);
         kvs_binding_unref(binding);
         record = next;
     }
+}
+
+/* ------------------------------------------------------------------ after a rule without norms */
+
+static void compare(kvs_norms_part *record)
+{
+    const kvs_part *part = record->part;
+    for (uint32_t rank = 0; rank < part->key->num_workers; rank++) {
+        record->ahead[rank] = (int64_t)(part->turns[rank] - record->norms->first_turns[rank]);
+    }
+    record->waits = false;
+    record->compared = true;
+}
+
+void kvs_norms_bind(kvs_shard *shard, kvs_part *part, const kvs_norms *before)
+{
+    kvs_norms_part *record = kvs_norms_of(part);
+    if (record == NULL || before != NULL || part->turns == NULL) {
+        return;
+    }
+    if (part->index == 0) {
+        memcpy(record->norms->first_turns, part->turns,
+               part->key->num_workers * sizeof part->turns[0]);
+        record->begin_due = true;
+        list_record(shard, record);
+    } else if (record->first_told) {
+        compare(record);
+    } else {
+        record->waits = true;
+    }
+}
+
+static void run_begin(kvs_task *task, uint64_t now_ns)
+{
+    kvs_norms_part *record = (kvs_norms_part *)((char *)task - offsetof(kvs_norms_part, begin));
+    kvs_binding *binding = record->norms->binding;
+    kvs_part *part = record->part;
+    kvs_shard *shard = part->shard;
+    shard->now_ns = now_ns;
+    record->first_told = true;
+    if (!shard->closing && record->waits && kvs_norms_of(part) == record) {
+        compare(record);
+        kvs_alone_next(shard, part, now_ns);
+    }
+    kvs_binding_unref(binding);
 }
 
 static void run_order(kvs_task *task, uint64_t now_ns)

@@ -21,13 +21,24 @@ typedef struct kvs_norms_part {
     kvs_task order; /* told: whose push comes next */
     kvs_norms *norms;
     kvs_part *part;
-    struct kvs_norms_part *next; /* of the shard's reports, or of what waits for its thaw */
+    struct kvs_norms_part *next;      /* of the shard's reports */
+    struct kvs_norms_part *told_next; /* of what waits for its thaw */
+    bool listed;                      /* HOLDER: among the shard's reports */
+    bool report_due;
     kvs_turn turn;
     kvs_status status;
     uint32_t culprit_count;
     uint32_t culprits[KVS_CULPRITS_MAX];
     double sums[KVS_MEASURE_SUMS_MAX];
     unsigned stage; /* HOLDER: measures that are done */
+    /* Asynchronous, after a rule without norms: what is different from the first part
+     * (kvs_norms_bind). */
+    kvs_task begin;
+    bool begin_due;  /* HOLDER of the first part: the others are to be told */
+    bool first_told; /* HOLDER: what the first part has had is known */
+    bool waits;      /* HOLDER: nothing is done until it is */
+    bool compared;   /* HOLDER: just now: what waits at the part may be behind */
+    int64_t *ahead;  /* HOLDER: by rank, so many pushes more than the first part; less: below 0 */
     /* Asynchronous. Of a turn that is not over its session has an op with the first part. */
     uint64_t turns;               /* HOLDER: that are over */
     bool order_due;               /* HOLDER of the first part: the others are to be told */
@@ -53,6 +64,8 @@ struct kvs_norms {
     uint32_t culprit_count;
     uint32_t culprits[KVS_CULPRITS_MAX];
     double squares[KVS_MEASURES_MAX][KVS_MEASURE_SUMS_MAX];
+    uint64_t *first_turns; /* what the first part has had of each rank when the rule came */
+    int64_t *ahead;        /* of all parts */
     kvs_norms_part parts[];
 };
 
@@ -77,6 +90,12 @@ void kvs_norms_report(kvs_shard *shard, kvs_part *part, kvs_turn turn, kvs_statu
 
 /* HOLDER, at the end of a turn, after the sync: makes the reports that are due. */
 void kvs_norms_send_reports(kvs_shard *shard, uint64_t now_ns);
+
+/* HOLDER of a part of an asynchronous store that has just been given this rule, after `before` (may
+ * be NULL). Without norms, parts have had the pushes of several workers in orders of their own: one
+ * that the first part has had before the rule, and this one has not, is refused when it comes, and
+ * one that this part alone has had fails where the first part has its turn. */
+void kvs_norms_bind(kvs_shard *shard, kvs_part *part, const kvs_norms *before);
 
 /* HOLDER. What was told while versions stood still. */
 void kvs_norms_thaw(kvs_shard *shard, uint64_t now_ns);

@@ -54,11 +54,13 @@ typedef struct kvs_part {
     kvs_round round;
     kvs_buffer *accumulator; /* taken at the first term; kept for the next round */
     kvs_row_set row_set;     /* row_sparse: what the accumulator holds; it is not kept */
-    kvs_op_list summed;      /* wait for the round to close */
-    kvs_op_list held;        /* of this round, by rank: copied, wait for lower ranks */
-    kvs_op_list later;       /* of later rounds, in order of arrival: copied */
-    kvs_op_list waiting;     /* pulls */
-    kvs_action *actions;     /* by version */
+    uint64_t *turns; /* asynchronous, of a key of several parts: how many pushes of each rank it has
+                        had; NULL: not counted */
+    kvs_op_list summed;  /* wait for the round to close */
+    kvs_op_list held;    /* of this round, by rank: copied, wait for lower ranks */
+    kvs_op_list later;   /* of later rounds, in order of arrival: copied */
+    kvs_op_list waiting; /* pulls */
+    kvs_action *actions; /* by version */
 
     struct kvs_part *open_next, *open_previous; /* the shard's open rounds, oldest first */
     uint64_t batch;                             /* the number of the batch that last wrote to it */

@@ -112,6 +112,9 @@ static bool refusal_allowed(const sim_client *client, kvs_status status)
     case KVS_ROUND_FAILED:
         /* Who waits is refused only what somebody has torn; so is who shrinks, if there are norms.
          */
+        if (world->plan.late_optimizer && world->plan.norms != 0) {
+            return true; /* a push that has met some parts before the rule and some after it */
+        }
         return world->plan.chaos &&
                (world->plan.policy != KVS_POLICY_SHRINK || world->plan.norms != 0);
     case KVS_DEADLINE:

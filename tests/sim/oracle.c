@@ -114,10 +114,11 @@ void sim_oracle_push_ended(sim *world, uint32_t rank, uint32_t key, uint32_t par
 void sim_oracle_round_failed(sim *world, const kvs_problem *problem)
 {
     bool late = world->now_ns > world->plan.round_deadline_ns;
-    /* Nor is there a norm of what some part had no memory for. */
+    /* Nor is there a norm of what some part had no memory for, or has had before the rule. */
     const sim_plan *plan = &world->plan;
-    bool starved = plan->norms != 0 && (plan->starve_in != 0 || plan->memory_bytes != 0);
-    if (!world->somebody_gone && !late && !starved) {
+    bool unknown = plan->norms != 0 &&
+                   (plan->starve_in != 0 || plan->memory_bytes != 0 || plan->late_optimizer);
+    if (!world->somebody_gone && !late && !unknown) {
         sim_fail(world, "round: failed, and nobody is gone: %s", problem->detail);
     }
     if (problem->detail[0] == '\0') {

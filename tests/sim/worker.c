@@ -307,10 +307,13 @@ void sim_worker_refused(sim_client *client, const sim_op *op, kvs_status status)
     client->refused = true;
     if (status == KVS_FENCED || status == KVS_NOT_REGISTERED || status == KVS_STORE_DELETED) {
         sim_worker_lost_session(client, status);
-    } else if (status == KVS_OPTIMIZER_NOT_SET) {
-        /* The same push once more, until somebody sets the rule. */
+    } else if (client->world->plan.late_optimizer) {
         client->numbers[key][part]--;
         client->own[key][part]--;
+        if (client->world->plan.norms != 0) {
+            return; /* a push is one of all parts, and others of this one may have been taken */
+        }
+        /* The same push once more, until somebody sets the rule. */
         sim_op *again = sim_client_add(client, op->kind, key, part, client->last[key]);
         again->not_before_ns = client->world->now_ns + 10 * SIM_MS;
         client->last[key] = again->sequence;

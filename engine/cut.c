@@ -49,7 +49,6 @@ void kvs_cut_free(kvs_cut *cut)
     free(cut->bindings);
     free((void *)cut->versions);
     free(cut->actions);
-    free(cut->bytes);
     free(cut->report);
     free(cut->decide);
     free(cut);
@@ -122,10 +121,10 @@ static void finish_one(kvs_cut *cut, uint64_t now_ns)
     kvs_store_unref(store);
 }
 
-void kvs_cut_acted(struct kvs_cut *cut, bool dropped, uint64_t now_ns)
+void kvs_cut_acted(struct kvs_cut *cut, kvs_status status, uint64_t now_ns)
 {
-    if (dropped) {
-        atomic_store_explicit(&cut->status, KVS_STORE_DELETED, memory_order_relaxed);
+    if (status != KVS_OK) {
+        atomic_store_explicit(&cut->status, (int)status, memory_order_relaxed);
     }
     finish_one(cut, now_ns);
 }
@@ -166,18 +165,12 @@ void kvs_cut_act(kvs_action *action, kvs_shard *shard)
         kvs_batch_download(&shard->batch, part->value);
         return;
     }
-    kvs_payload value = {.spans = &cut->span,
-                         .count = 1,
-                         .skip = (size_t)(part->index * part->key->part_elements) *
-                                 kvs_dtype_bytes(part->key->dtype),
-                         .bytes = kvs_part_bytes(part)};
     kvs_buffer *target = cut->buffers[part->index];
     cut->buffers[part->index] = NULL;
     kvs_batch_touch(&shard->batch, part);
     if (cut->bindings != NULL) { /* its norms are measured anew */
         kvs_part_bind(shard, part, cut->bindings[0]);
     }
-    kvs_batch_copy(&shard->batch, part, target, &value);
     kvs_batch_release(&shard->batch, part->value);
     part->value = target;
     kvs_batch_release(&shard->batch, part->master); /* it begins anew as the value */
@@ -198,6 +191,9 @@ static void run_report(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
     kvs_cut *cut = visit->context;
     (void)now_ns;
     kvs_shard_freeze(shard);
+    if (shard->batch.failed != KVS_OK) {
+        atomic_store_explicit(&cut->status, (int)shard->batch.failed, memory_order_relaxed);
+    }
     for (uint64_t k = 0; k < cut->key_count; k++) {
         kvs_key *key = key_at(cut, k);
         uint64_t highest = atomic_load_explicit(&cut->versions[k], memory_order_relaxed);
@@ -214,7 +210,8 @@ static void run_report(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
 static void run_leave(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
 {
     kvs_cut *cut = visit->context;
-    for (uint64_t k = 0; !shard->closing && k < cut->key_count; k++) {
+    bool goes_on = !shard->closing && shard->batch.failed == KVS_OK;
+    for (uint64_t k = 0; goes_on && k < cut->key_count; k++) {
         kvs_key *key = key_at(cut, k);
         uint64_t highest = atomic_load_explicit(&cut->versions[k], memory_order_relaxed);
         for (uint64_t i = 0; i < key->part_count; i++) {
@@ -232,18 +229,20 @@ static void run_decide(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
 {
     kvs_cut *cut = visit->context;
     kvs_action *action = cut->actions;
-    /* Not "== KVS_OK": another shard may have dropped its actions already, and ours count too. */
-    bool act = atomic_load_explicit(&cut->status, memory_order_relaxed) != KVS_ETAG_MISMATCH;
-    for (uint64_t k = 0; act && k < cut->key_count; k++) {
+    kvs_status status = shard->closing ? KVS_STORE_DELETED : shard->batch.failed;
+    if (status != KVS_OK && cut->acts) {
+        atomic_store_explicit(&cut->status, (int)status, memory_order_relaxed);
+    }
+    for (uint64_t k = 0; cut->acts && k < cut->key_count; k++) {
         kvs_key *key = key_at(cut, k);
         uint64_t count = atomic_load_explicit(&cut->versions[k], memory_order_relaxed);
         for (uint64_t i = 0; i < key->part_count; i++, action++) {
             if (key->parts[i].shard != shard) {
                 continue;
             }
-            *action = (kvs_action){.count = count, .cut = cut, .part = &key->parts[i], .key = k};
-            if (shard->closing) {
-                action->part = NULL;
+            *action = (kvs_action){
+                .count = count, .cut = cut, .part = &key->parts[i], .key = k, .status = status};
+            if (status != KVS_OK) {
                 action->next = shard->acted;
                 shard->acted = action;
             } else {
@@ -261,7 +260,7 @@ static void decided(kvs_visit *visit, uint64_t now_ns)
     kvs_store *store = kvs_store_take(cut->store);
     if (cut->kind == CUT_RULE) {
         /* Lagging parts take the rule when they get there; there is nothing to wait for. */
-        tell(cut, KVS_OK, "", now_ns);
+        tell(cut, (kvs_status)atomic_load_explicit(&cut->status, memory_order_relaxed), "", now_ns);
     }
     finish_one(cut, now_ns);
     pthread_mutex_lock(&store->mutex);
@@ -285,7 +284,11 @@ static void reported(kvs_visit *visit, uint64_t now_ns)
     if (cut->has_match &&
         (cut->match.epoch != cut->store->engine->epoch || cut->match.count != count)) {
         atomic_store_explicit(&cut->status, KVS_ETAG_MISMATCH, memory_order_relaxed);
-    } else if (cut->kind != CUT_LEAVE) {
+    }
+    /* A device that is lost reaches no version. */
+    cut->acts = cut->kind != CUT_LEAVE &&
+                atomic_load_explicit(&cut->status, memory_order_relaxed) == (int)KVS_OK;
+    if (cut->acts) {
         for (uint64_t k = 0; k < cut->key_count; k++) {
             parts += key_at(cut, k)->part_count;
         }
@@ -410,24 +413,40 @@ void kvs_store_read(kvs_store *store, const char *key, size_t key_bytes, kvs_sna
     (void)!submit(cut, now_ns); /* a read is always taken */
 }
 
-/* The copy of the value and the buffers that it will go to. */
+/* Copies the value into the buffers that it will be. */
 static kvs_status stage(kvs_cut *cut, const void *data, size_t bytes)
 {
     kvs_key *key = cut->key;
-    cut->bytes = malloc(bytes == 0 ? 1 : bytes);
+    kvs_backend *backend = cut->store->engine->backend;
+    kvs_span span = {.data = data, .bytes = bytes};
+    kvs_stream *stream = NULL;
     cut->buffers = calloc(key->part_count, sizeof *cut->buffers);
-    if (cut->bytes == NULL || cut->buffers == NULL) {
-        return KVS_NO_MEMORY;
+    kvs_status status = cut->buffers == NULL ? KVS_NO_MEMORY : KVS_OK;
+    if (status == KVS_OK) {
+        status = backend->table->open_stream(backend, &stream);
     }
-    if (bytes > 0) {
-        memcpy(cut->bytes, data, bytes);
+    for (uint64_t i = 0; status == KVS_OK && i < key->part_count; i++) {
+        const kvs_part *part = &key->parts[i];
+        status = kvs_pool_make(part->shard->pool, kvs_part_bytes(part), &cut->buffers[i]);
+        if (status != KVS_OK || bytes == 0) {
+            continue;
+        }
+        kvs_payload payload = {.spans = &span,
+                               .count = 1,
+                               .skip =
+                                   (size_t)(i * key->part_elements) * kvs_dtype_bytes(key->dtype),
+                               .bytes = kvs_part_bytes(part)};
+        kvs_copy_item item = {
+            .target = &cut->buffers[i]->memory, .source.payload = payload, .bytes = payload.bytes};
+        status = backend->table->copy(stream, &item, 1);
+        if (status == KVS_OK) {
+            status = backend->table->sync(stream);
+        }
     }
-    cut->span = (kvs_span){.data = cut->bytes, .bytes = bytes};
-    for (uint64_t i = 0; i < key->part_count; i++) {
-        KVS_TRY(kvs_pool_make(key->parts[i].shard->pool, kvs_part_bytes(&key->parts[i]),
-                              &cut->buffers[i]));
+    if (stream != NULL) {
+        backend->table->close_stream(backend, stream);
     }
-    return KVS_OK;
+    return status;
 }
 
 void kvs_store_assign(kvs_store *store, const char *key, size_t key_bytes, kvs_dtype dtype,

@@ -31,13 +31,12 @@ struct kvs_cut {
     uint64_t key_count;
     _Atomic uint64_t *versions; /* of each key: the highest reported */
     kvs_action *actions;        /* one a part */
+    bool acts;                  /* decided: what it is about is done */
     _Atomic uint64_t remaining; /* actions not done, and the decision */
     _Atomic int status;
 
     kvs_buffer **buffers;   /* read: captured; assign: to become the values */
     kvs_snapshot *snapshot; /* read: the caller's */
-    uint8_t *bytes;         /* assign: the whole value */
-    kvs_span span;
     bool has_match;
     kvs_version match;
     kvs_version *assigned;    /* assign: the caller's; may be NULL */

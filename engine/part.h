@@ -33,8 +33,9 @@ typedef struct kvs_action {
     struct kvs_action *next;
     uint64_t count;
     kvs_cut *cut;
-    struct kvs_part *part; /* NULL: dropped, the store is being deleted */
-    uint64_t key;          /* its key's place in the cut */
+    struct kvs_part *part;
+    kvs_status status; /* KVS_OK, or why it was dropped */
+    uint64_t key;      /* its key's place in the cut */
 } kvs_action;
 
 typedef struct kvs_part {

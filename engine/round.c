@@ -544,7 +544,7 @@ void kvs_round_refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status)
     while (part->actions != NULL) {
         kvs_action *action = part->actions;
         part->actions = action->next;
-        action->part = NULL; /* dropped */
+        action->status = status;
         action->next = shard->acted;
         shard->acted = action;
     }

@@ -163,11 +163,35 @@ static void sort_answer(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
     kvs_task_list_append(list, &op->task);
 }
 
+/* Refuses every op and drops every action that is with the shard. */
+static void refuse_what_waits(kvs_shard *shard, kvs_status status)
+{
+    kvs_store *store = shard->store;
+    shard->waiting_count = 0; /* all of them are refused below */
+    for (kvs_op *op; (op = kvs_op_shift(&shard->frozen_pushes)) != NULL;) {
+        kvs_round_answer(shard, op, status);
+    }
+    uint64_t count = atomic_load_explicit(&store->keys.count, memory_order_acquire);
+    for (uint64_t i = 0; i < count; i++) {
+        kvs_key *key = kvs_key_table_at(&store->keys, i);
+        for (uint64_t p = 0; p < key->part_count; p++) {
+            if (key->parts[p].shard == shard) {
+                kvs_round_refuse_all(shard, &key->parts[p], status);
+            }
+        }
+    }
+}
+
 static void end_turn(kvs_right *right, uint64_t now_ns)
 {
     kvs_shard *shard = shard_of(right);
     shard->now_ns = now_ns;
     kvs_shard_settle(shard);
+    if (shard->batch.failed != KVS_OK && !shard->lost) {
+        shard->lost = true; /* no version will be reached any more */
+        refuse_what_waits(shard, shard->batch.failed);
+        kvs_shard_settle(shard);
+    }
     kvs_task *task = shard->finished.first;
     shard->finished = (kvs_task_list){NULL, NULL};
     while (task != NULL) {
@@ -189,7 +213,8 @@ static void end_turn(kvs_right *right, uint64_t now_ns)
     shard->acted = NULL;
     while (acted != NULL) {
         kvs_action *next = acted->next;
-        kvs_cut_acted(acted->cut, acted->part == NULL, now_ns);
+        kvs_cut_acted(acted->cut, acted->status != KVS_OK ? acted->status : shard->batch.failed,
+                      now_ns);
         acted = next;
     }
     kvs_profile_end(shard->batch.profile, KVS_STAGE_SHARD, shard->span_ns, KVS_PROFILE_NO_RANK,
@@ -335,20 +360,7 @@ void kvs_shard_thaw(kvs_shard *shard, uint64_t now_ns)
 
 void kvs_shard_refuse_all(kvs_shard *shard, uint64_t now_ns)
 {
-    kvs_store *store = shard->store;
     shard->now_ns = now_ns;
     shard->closing = true;
-    shard->waiting_count = 0; /* all of them are refused below */
-    for (kvs_op *op; (op = kvs_op_shift(&shard->frozen_pushes)) != NULL;) {
-        kvs_round_answer(shard, op, KVS_STORE_DELETED);
-    }
-    uint64_t count = atomic_load_explicit(&store->keys.count, memory_order_acquire);
-    for (uint64_t i = 0; i < count; i++) {
-        kvs_key *key = kvs_key_table_at(&store->keys, i);
-        for (uint64_t p = 0; p < key->part_count; p++) {
-            if (key->parts[p].shard == shard) {
-                kvs_round_refuse_all(shard, &key->parts[p], KVS_STORE_DELETED);
-            }
-        }
-    }
+    refuse_what_waits(shard, KVS_STORE_DELETED);
 }

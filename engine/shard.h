@@ -23,6 +23,7 @@ struct kvs_shard {
     uint8_t *ranks;
     uint64_t *rank_changes; /* the number of the membership that each rank's state is from */
     bool closing;           /* the store is being deleted: everything is refused */
+    bool lost;              /* the device has failed, and what waited was refused */
     uint32_t frozen;        /* cuts that have asked for versions and not yet decided */
     kvs_op_list frozen_pushes;
     bool review_due; /* a rank has come or gone meanwhile: rounds end after the decision */

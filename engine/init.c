@@ -20,6 +20,7 @@ struct kvs_init {
     bool giver;           /* rank 0: its values count */
     pending_key *pending;
     size_t count, room;
+    uint32_t *places;   /* by the hash of the name: a place in `pending` + 1; 2 * room of them */
     kvs_init_key *keys; /* the answer */
     kvs_init *next;     /* in the store's list of those that wait */
     kvs_waiter *waiter;
@@ -57,6 +58,7 @@ void kvs_init_close(kvs_init *init)
         kvs_pool_trim(init->store->shards[i]->pool);
     }
     free(init->pending);
+    free(init->places);
     free(init->keys);
     kvs_session_unref(init->session);
     kvs_store_unref(init->store);
@@ -157,15 +159,56 @@ static kvs_status judge_key(const kvs_backend *backend, const kvs_part_header *h
     return judge_storage(backend, header, shape, problem);
 }
 
-static pending_key *find_pending(kvs_init *init, const char *key, uint32_t key_bytes)
+/* Where in init->places the key is, or will be. There are some, and half of them are free. */
+static size_t find_place(const kvs_init *init, const char *key, uint32_t key_bytes)
 {
-    for (size_t i = init->count; i-- > 0;) { /* parts of a key come one after another */
-        kvs_key *there = init->pending[i].key;
+    size_t mask = 2 * init->room - 1;
+    for (size_t at = kvs_key_hash(key, key_bytes) & mask;; at = (at + 1) & mask) {
+        if (init->places[at] == 0) {
+            return at;
+        }
+        const kvs_key *there = init->pending[init->places[at] - 1].key;
         if (there->name_bytes == key_bytes && memcmp(there->name, key, key_bytes) == 0) {
-            return &init->pending[i];
+            return at;
         }
     }
-    return NULL;
+}
+
+static pending_key *find_pending(kvs_init *init, const char *key, uint32_t key_bytes)
+{
+    if (init->count == 0) {
+        return NULL;
+    }
+    pending_key *last = &init->pending[init->count - 1]; /* parts of a key come one after another */
+    if (last->key->name_bytes == key_bytes && memcmp(last->key->name, key, key_bytes) == 0) {
+        return last;
+    }
+    size_t place = init->places[find_place(init, key, key_bytes)];
+    return place == 0 ? NULL : &init->pending[place - 1];
+}
+
+/* Room for one more; `room` is a power of two. */
+static kvs_status grow(kvs_init *init)
+{
+    if (init->count < init->room) {
+        return KVS_OK;
+    }
+    size_t room = init->room == 0 ? 16 : 2 * init->room;
+    uint32_t *places = calloc(2 * room, sizeof *places);
+    pending_key *more = places == NULL ? NULL : realloc(init->pending, room * sizeof *more);
+    if (more == NULL) {
+        free(places);
+        return KVS_NO_MEMORY;
+    }
+    free(init->places);
+    init->places = places;
+    init->pending = more;
+    init->room = room;
+    for (uint32_t i = 0; i < init->count; i++) {
+        const kvs_key *key = init->pending[i].key;
+        places[find_place(init, key->name, key->name_bytes)] = i + 1;
+    }
+    return KVS_OK;
 }
 
 static bool same(const kvs_key *key, const kvs_part_header *header, const kvs_shape *shape)
@@ -199,14 +242,8 @@ static kvs_status get_pending(kvs_init *init, const kvs_part_header *header, con
     if (there != NULL && (!same(there, header, shape) || store->kind == KVS_LOCAL)) {
         return kvs_problem_set(problem, KVS_KEY_EXISTS, "\"%s\" has been initialised", there->name);
     }
-    if (init->count == init->room) {
-        size_t room = init->room == 0 ? 16 : 2 * init->room;
-        pending_key *more = realloc(init->pending, room * sizeof *more);
-        if (more == NULL) {
-            return kvs_problem_set(problem, KVS_NO_MEMORY, "nothing was initialised");
-        }
-        init->pending = more;
-        init->room = room;
+    if (grow(init) != KVS_OK) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "nothing was initialised");
     }
     kvs_key *key = there;
     const kvs_budget *budget = &store->engine->budget;
@@ -220,6 +257,7 @@ static kvs_status get_pending(kvs_init *init, const kvs_part_header *header, con
                      store->engine->part_elements, store->num_workers, &key) != KVS_OK) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "nothing was initialised");
     }
+    init->places[find_place(init, header->key, header->key_bytes)] = (uint32_t)init->count + 1;
     pending = &init->pending[init->count++];
     *pending = (pending_key){.key = key, .existed = there != NULL};
     for (uint64_t i = 0; there == NULL && i < key->part_count; i++) {

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -552,6 +553,25 @@ static void the_window_grows_to_the_number_of_parts(void **state)
     fixture_close(&f);
 }
 
+static void a_thousand_keys_are_told_apart(void **state)
+{
+    fixture f;
+    (void)state;
+    open_with(&f, 1);
+    kvs_init *init = begin(&f, NULL);
+    char key[16];
+    for (uint64_t i = 0; i < 3000; i++) { /* each part of all keys in turn; then once too often */
+        (void)snprintf(key, sizeof key, "k%d", (int)(i % 1000));
+        assert_int_equal(give_part(init, key, 8, i < 1000 ? 0 : 4, 4),
+                         i < 2000 ? KVS_OK : KVS_INVALID_TENSOR);
+    }
+    assert_int_equal(commit(&f, init), KVS_OK);
+    const kvs_init_key *keys = NULL;
+    assert_int_equal(kvs_init_keys(init, &keys), 1000);
+    kvs_init_close(init);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -573,6 +593,7 @@ int main(void)
         cmocka_unit_test(the_deadline_names_the_key),
         cmocka_unit_test(deletion_ends_the_wait),
         cmocka_unit_test(values_beyond_the_budget_are_refused_and_leave_nothing),
+        cmocka_unit_test(a_thousand_keys_are_told_apart),
         cmocka_unit_test(the_window_grows_to_the_number_of_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

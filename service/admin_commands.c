@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Somebody else sets the optimizer at the same time: so often it is read again. */
+#define MATCHES_MAX 8
+
 /* The heads that MXNet's servers act on. */
 typedef enum head {
     HEAD_OPTIMIZER = 0,
@@ -53,18 +56,19 @@ static kvs_status set_optimizer(kvs_admin_request *request, kvs_store *store,
                 json_pack("{s:s, s:{s:s}}", "store", info->name, "optimizer", "json", text));
 }
 
-/* MXNet's flag is a field of the optimizer here. */
-static kvs_status set_multi_precision(kvs_admin_request *request, kvs_store *store,
-                                      const kvs_store_info *info, const char *body)
+/* Reads the optimizer, adds the flag and sets it, if nobody has set another one meanwhile. */
+static kvs_status try_multi_precision(kvs_admin_request *request, kvs_store *store,
+                                      const kvs_store_info *info)
 {
-    (void)body;
     kvs_optimizer *optimizer = kvs_store_optimizer(store);
     if (optimizer == NULL) {
         return kvs_problem_set(request->problem, KVS_OPTIMIZER_NOT_SET,
                                "multi_precision is a field of the optimizer");
     }
     json_t *tree = NULL;
+    char etag[KVS_ETAG_BYTES];
     const char *json = kvs_optimizer_json(optimizer);
+    kvs_optimizer_etag(json, etag);
     kvs_status status = kvs_json_parse(json, strlen(json), KVS_MIB, &tree, request->problem);
     kvs_optimizer_unref(optimizer);
     KVS_TRY(status);
@@ -75,8 +79,21 @@ static kvs_status set_multi_precision(kvs_admin_request *request, kvs_store *sto
         return kvs_problem_set(request->problem, KVS_NO_MEMORY, "no memory for the optimizer");
     }
     status = call(request, "SetOptimizer",
-                  json_pack("{s:s, s:{s:s}}", "store", info->name, "optimizer", "json", text));
+                  json_pack("{s:s, s:s, s:{s:s}}", "store", info->name, "if_match", etag,
+                            "optimizer", "json", text));
     free(text);
+    return status;
+}
+
+/* MXNet's flag is a field of the optimizer here. */
+static kvs_status set_multi_precision(kvs_admin_request *request, kvs_store *store,
+                                      const kvs_store_info *info, const char *body)
+{
+    kvs_status status = KVS_ETAG_MISMATCH;
+    (void)body;
+    for (int i = 0; i < MATCHES_MAX && status == KVS_ETAG_MISMATCH; i++) {
+        status = try_multi_precision(request, store, info);
+    }
     return status;
 }
 

@@ -241,6 +241,30 @@ class Admin(Case):
         self.assertEqual(self.rest.post("/v1/stores/default/commands",
                                         {"head": 3000000000}).status, 422)
 
+    def test_head_1_does_not_bring_back_an_optimizer_that_was_replaced(self):
+        self.store("race")
+        path = "/v1/stores/race/"
+        self.rest.put(path + "optimizer", {"name": "sgd", "learning_rate": 1})
+        ended = threading.Event()
+
+        def flag():
+            while not ended.is_set():
+                self.assertEqual(self.rest.post(path + "commands", {"head": 1}).status, 204)
+
+        threads = [threading.Thread(target=flag) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            for rate in range(2, 400):
+                put = self.rest.put(path + "optimizer", {"name": "sgd", "learning_rate": rate})
+                self.assertEqual(put.status, 200)
+                found = self.rest.get(path + "optimizer").json["learning_rate"]
+                self.assertEqual(found, rate)
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+
     def test_the_heads_of_mxnet_are_typed_operations(self):
         self.store("heads")
         path = "/v1/stores/heads/"

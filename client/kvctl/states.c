@@ -3,6 +3,7 @@
 #include "client/kvctl/table.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,26 +82,47 @@ static kvs_exit print_loaded(const kvs_ctl *ctl, const kvs_http_reply *reply)
     return code;
 }
 
+/* A file whose length is known. Opening a pipe would wait until somebody writes to it. */
+static kvs_exit open_file(const char *name, FILE **out, int64_t *bytes)
+{
+    struct stat info;
+    int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool there = fd >= 0 && fstat(fd, &info) == 0;
+    bool regular = there && S_ISREG(info.st_mode);
+    FILE *file = regular ? fdopen(fd, "rb") : NULL;
+    if (file == NULL && fd >= 0) {
+        (void)close(fd);
+    }
+    if (there && !regular) {
+        return kvs_ctl_fail(KVS_EXIT_LOCAL, "Write what it gives into a file first.",
+                            "%s is no regular file", name);
+    }
+    if (file == NULL) {
+        return kvs_ctl_fail(KVS_EXIT_LOCAL, "Name a file that can be read.", "cannot read %s",
+                            name);
+    }
+    *out = file;
+    *bytes = (int64_t)info.st_size;
+    return KVS_EXIT_DONE;
+}
+
 kvs_exit kvs_ctl_states_load(const kvs_ctl *ctl, int count, char **words)
 {
     (void)count;
     char path[KVS_HTTP_PATH_BYTES];
-    struct stat info;
     kvs_http_reply reply = {0};
-    FILE *source = fopen(words[0], "rb");
-    if (source == NULL || fstat(fileno(source), &info) != 0 || !S_ISREG(info.st_mode)) {
-        if (source != NULL) {
-            (void)fclose(source);
-        }
-        return kvs_ctl_fail(KVS_EXIT_LOCAL, "Name a file that can be read.", "cannot read %s",
-                            words[0]);
+    FILE *source = NULL;
+    int64_t bytes = 0;
+    const kvs_exit opened = open_file(words[0], &source, &bytes);
+    if (opened != KVS_EXIT_DONE) {
+        return opened;
     }
     kvs_exit code = kvs_http_path(ctl, path, "/optimizer/states", NULL);
     const kvs_http_request request = {.method = "PUT",
                                       .path = path,
                                       .content_type = "application/vnd.safetensors",
                                       .source = source,
-                                      .source_bytes = (int64_t)info.st_size};
+                                      .source_bytes = bytes};
     if (code == KVS_EXIT_DONE) {
         code = kvs_http_call(ctl, &request, &reply);
     }

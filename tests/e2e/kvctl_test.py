@@ -96,6 +96,9 @@ class KvctlTest(unittest.TestCase):
         _, err = self.kvctl("states", "load", saved, "--store", name, code=REFUSED)
         self.assertRegex(err, r"(?m)^  /more::momentum_buffer is missing$")
         self.kvctl("states", "load", self.file("none"), "--store", name, code=LOCAL)
+        os.mkfifo(self.file("pipe"))  # nobody will ever write to it
+        _, err = self.kvctl("states", "load", self.file("pipe"), "--store", name, code=LOCAL)
+        self.assertIn("no regular file", err)
         self.kvctl("states", "save", "/nowhere/x", "--store", name, code=LOCAL)
 
     def test_status_names_the_ranks_that_a_round_waits_for(self):

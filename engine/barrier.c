@@ -167,6 +167,44 @@ void kvs_barrier_enter(kvs_store *store, uint32_t rank, const char *name,
     tell(all, now_ns, KVS_OK, "");
 }
 
+/* Mutex. Takes one arrival out of its barrier, which may then be gone. */
+static arrival *take_out(kvs_store *store, kvs_barrier *barrier, arrival **at)
+{
+    arrival *out = *at;
+    *at = out->next;
+    out->next = NULL;
+    barrier->ranks[out->rank / 64] &= ~((uint64_t)1 << (out->rank % 64));
+    if (--barrier->arrived == 0) {
+        (void)empty(store, barrier);
+    }
+    return out;
+}
+
+/* The arrival of that waiter, or without one of that rank, taken out of any barrier; or NULL. */
+static arrival *withdraw(kvs_store *store, const kvs_waiter *waiter, uint32_t rank)
+{
+    arrival *found = NULL;
+    pthread_mutex_lock(&store->mutex);
+    for (kvs_barrier *barrier = store->barriers; barrier != NULL && found == NULL;) {
+        kvs_barrier *next = barrier->next;
+        arrival **at = &barrier->arrivals;
+        while (*at != NULL && (waiter != NULL ? (*at)->waiter != waiter : (*at)->rank != rank)) {
+            at = &(*at)->next;
+        }
+        if (*at != NULL) {
+            found = take_out(store, barrier, at);
+        }
+        barrier = next;
+    }
+    pthread_mutex_unlock(&store->mutex);
+    return found;
+}
+
+void kvs_barrier_leave(kvs_store *store, const kvs_waiter *waiter, uint64_t now_ns)
+{
+    tell(withdraw(store, waiter, 0), now_ns, KVS_CANCELLED, "");
+}
+
 void kvs_barriers_tick(kvs_store *store, uint64_t now_ns)
 {
     for (;;) {
@@ -183,13 +221,7 @@ void kvs_barriers_tick(kvs_store *store, uint64_t now_ns)
                 continue;
             }
             name_missing(store, barrier, detail, sizeof detail);
-            late = *at;
-            *at = late->next;
-            late->next = NULL;
-            barrier->ranks[late->rank / 64] &= ~((uint64_t)1 << (late->rank % 64));
-            if (--barrier->arrived == 0) {
-                (void)empty(store, barrier);
-            }
+            late = take_out(store, barrier, at);
             break; /* the barrier may be gone */
         }
         pthread_mutex_unlock(&store->mutex);
@@ -244,12 +276,15 @@ static void let_go(kvs_store *store, uint64_t now_ns)
 
 void kvs_barriers_break(kvs_store *store, uint32_t rank, uint64_t now_ns)
 {
+    char detail[64];
+    (void)snprintf(detail, sizeof detail, "rank %u is gone", rank);
     if (store->policy == KVS_POLICY_SHRINK) {
+        for (arrival *own; (own = withdraw(store, NULL, rank)) != NULL;) {
+            tell(own, now_ns, KVS_FENCED, detail); /* its next session may enter again */
+        }
         let_go(store, now_ns);
         return;
     }
-    char detail[64];
-    (void)snprintf(detail, sizeof detail, "rank %u is gone", rank);
     end_all(store, now_ns, KVS_BARRIER_BROKEN, detail);
 }
 

@@ -371,6 +371,9 @@ typedef struct kvs_barrier_result {
 void kvs_barrier_enter(kvs_store *store, uint32_t rank, const char *name,
                        kvs_barrier_result *result, kvs_waiter *waiter, uint64_t now_ns);
 
+/* Takes out again whoever entered with `waiter`, if it still waits: KVS_CANCELLED. */
+void kvs_barrier_leave(kvs_store *store, const kvs_waiter *waiter, uint64_t now_ns);
+
 typedef struct kvs_barrier_info {
     char name[KVS_NAME_BYTES_MAX + 1];
     uint64_t generation;

@@ -137,8 +137,8 @@ static const struct {
     {"GetStatistics", kvs_admin_get_statistics},
 };
 
-kvs_status kvs_admin_call(kvs_admin *admin, const char *method, const json_t *request,
-                          json_t **reply, kvs_problem *problem)
+kvs_status kvs_admin_call(kvs_admin *admin, const kvs_caller *caller, const char *method,
+                          const json_t *request, json_t **reply, kvs_problem *problem)
 {
     kvs_admin_method *run = NULL;
     kvs_problem mine = {.status = KVS_OK, .detail = ""};
@@ -155,7 +155,7 @@ kvs_status kvs_admin_call(kvs_admin *admin, const char *method, const json_t *re
     if (kvs_waits_stopping(&admin->waits)) {
         return kvs_problem_set(problem, KVS_STOPPING, "the admin plane is closed");
     }
-    kvs_admin_request state = {.admin = admin, .problem = problem};
+    kvs_admin_request state = {.admin = admin, .caller = caller, .problem = problem};
     state.errors.problem = problem;
     kvs_json_fields_init(&state.fields, NULL, "", request, &state.errors);
     kvs_status status = run(&state);

@@ -40,11 +40,19 @@ void kvs_admin_stop(kvs_admin *admin);
  * stopped calls left behind; so the engine's other callers must be gone. Accepts NULL. */
 void kvs_admin_close(kvs_admin *admin);
 
+/* Who calls, so that nothing waits for somebody who has left. Asked a few times a second by the
+ * thread of the call. NULL: does not leave. */
+typedef struct kvs_caller {
+    bool (*gone)(void *context);
+    void *context;
+} kvs_caller;
+
 /* One call of a unary method, "GetType" for example. An unknown method is KVS_ROUTE_NOT_FOUND;
  * what a later version will bring is KVS_UNIMPLEMENTED. Not for GetValue and PutValue, Save- and
  * LoadOptimizerStates. */
-kvs_status kvs_admin_call(kvs_admin *admin, const char *method, const json_t *request,
-                          json_t **reply, kvs_problem *problem) KVS_MUST_CHECK;
+kvs_status kvs_admin_call(kvs_admin *admin, const kvs_caller *caller, const char *method,
+                          const json_t *request, json_t **reply,
+                          kvs_problem *problem) KVS_MUST_CHECK;
 
 /* ------------------------------------------------------------------ values (admin_values.c) */
 

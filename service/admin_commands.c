@@ -36,7 +36,8 @@ static kvs_status call(kvs_admin_request *request, const char *method, json_t *i
     if (inner == NULL) {
         return kvs_problem_set(request->problem, KVS_INVALID_FIELD, "/body cannot be read");
     }
-    kvs_status status = kvs_admin_call(request->admin, method, inner, &reply, request->problem);
+    kvs_status status =
+        kvs_admin_call(request->admin, NULL, method, inner, &reply, request->problem);
     json_decref(inner);
     json_decref(reply);
     return status;

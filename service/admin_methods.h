@@ -23,6 +23,7 @@ struct kvs_admin {
 /* Its fields, and the reply as it grows. */
 typedef struct kvs_admin_request {
     kvs_admin *admin;
+    const kvs_caller *caller; /* NULL: does not leave */
     kvs_problem *problem;
     kvs_json_errors errors;
     kvs_json_fields fields;

@@ -24,20 +24,34 @@ typedef struct admin_state {
     kvs_job job; /* first */
     kvs_call *call;
     ProtobufCMessage *request;
+    _Atomic bool closed; /* answered, or its caller has hung up */
 } admin_state;
 
 static _Atomic uint32_t barriers_waiting;
+
+static bool has_hung_up(void *state)
+{
+    return atomic_load_explicit(&((admin_state *)state)->closed, memory_order_relaxed);
+}
+
+static void admin_closed(kvs_call *call, uint64_t now_ns)
+{
+    admin_state *state = kvs_call_state(call);
+    (void)now_ns;
+    atomic_store_explicit(&state->closed, true, memory_order_relaxed);
+}
 
 static kvs_status answer(kvs_call *call, const ProtobufCMessage *request, kvs_problem *problem)
 {
     const admin_method *method = (const admin_method *)(const void *)kvs_call_method(call);
     kvs_door *door = kvs_call_context(call);
+    const kvs_caller caller = {.gone = has_hung_up, .context = kvs_call_state(call)};
     json_t *json = NULL;
     json_t *reply = NULL;
     ProtobufCMessage *message = NULL;
     kvs_status status = kvs_json_message_print(request, &json, problem);
     if (status == KVS_OK) {
-        status = kvs_admin_call(door->admin, method->name, json, &reply, problem);
+        status = kvs_admin_call(door->admin, &caller, method->name, json, &reply, problem);
     }
     if (status == KVS_OK) {
         status = kvs_json_message_parse(method->reply, reply, &message, problem);
@@ -111,6 +125,7 @@ static void admin_deinit(kvs_call *call)
                                                      .slots = 1,                                   \
                                                      .state_bytes = sizeof(admin_state),           \
                                                      .received = admin_received,                   \
+                                                     .closed = admin_closed,                       \
                                                      .deinit = admin_deinit},                      \
                                           .name = name_,                                           \
                                           .request = &kvstored__v1__##request_##__descriptor,      \

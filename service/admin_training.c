@@ -279,7 +279,10 @@ kvs_status kvs_admin_enter_barrier(kvs_admin_request *request)
         barrier_wait *mine = (barrier_wait *)wait;
         (void)snprintf(mine->name, sizeof mine->name, "%s", name);
         kvs_barrier_enter(store, rank, mine->name, &mine->result, kvs_wait_begin(wait), now_ns);
-        status = kvs_wait_for(wait, request->problem);
+        status = kvs_wait_for_caller(wait, request->caller, request->problem);
+        if (status == KVS_CANCELLED) {
+            kvs_barrier_leave(store, &wait->waiter, kvs_clock_now_ns());
+        }
         if (status == KVS_OK) {
             kvs_json_object reply = kvs_json_object_open();
             kvs_json_add_u64(&reply, "generation", mine->result.generation);

@@ -11,6 +11,8 @@
 /* The engine ends an operation at its deadline at the latest, at the next tick after it. Only when
  * nobody ticks any more does a caller give up by itself. */
 #define GRACE_NS (5 * KVS_SECOND)
+/* How often a caller is asked whether it is still there. */
+#define LOOK_NS (200 * KVS_MS)
 
 kvs_status kvs_waits_init(kvs_waits *waits)
 {
@@ -139,19 +141,38 @@ kvs_waiter *kvs_wait_begin(kvs_wait *wait)
     return &wait->waiter;
 }
 
-kvs_status kvs_wait_for(kvs_wait *wait, kvs_problem *problem)
+/* Mutex. Waits until it has ended, all shall, or `until_ns`. */
+static void sleep_until(kvs_wait *wait, uint64_t until_ns)
 {
     kvs_waits *waits = &wait->admin->waits;
-    uint64_t until_ns = wait->waiter.deadline_ns + GRACE_NS;
     struct timespec until = {
         .tv_sec = (time_t)(until_ns / KVS_SECOND),
         .tv_nsec = (long)(until_ns % KVS_SECOND),
     };
     int error = 0;
-    kvs_status status;
-    (void)pthread_mutex_lock(&waits->mutex);
     while (!wait->ended && !waits->stopping && error != ETIMEDOUT) {
         error = pthread_cond_timedwait(&waits->changed, &waits->mutex, &until);
+    }
+}
+
+kvs_status kvs_wait_for_caller(kvs_wait *wait, const kvs_caller *caller, kvs_problem *problem)
+{
+    kvs_waits *waits = &wait->admin->waits;
+    uint64_t end_ns = wait->waiter.deadline_ns + GRACE_NS;
+    bool gone = false;
+    kvs_status status;
+    (void)pthread_mutex_lock(&waits->mutex);
+    for (uint64_t now_ns = kvs_clock_now_ns();
+         !wait->ended && !waits->stopping && !gone && now_ns < end_ns;
+         now_ns = kvs_clock_now_ns()) {
+        bool asks = caller != NULL && caller->gone != NULL;
+        uint64_t look_ns = now_ns + LOOK_NS;
+        sleep_until(wait, asks && look_ns < end_ns ? look_ns : end_ns);
+        if (asks && !wait->ended) {
+            (void)pthread_mutex_unlock(&waits->mutex);
+            gone = caller->gone(caller->context);
+            (void)pthread_mutex_lock(&waits->mutex);
+        }
     }
     if (wait->ended) {
         status = wait->problem.status;
@@ -160,11 +181,18 @@ kvs_status kvs_wait_for(kvs_wait *wait, kvs_problem *problem)
         }
     } else if (waits->stopping) {
         status = kvs_problem_set(problem, KVS_STOPPING, "the operation was given up");
+    } else if (gone) {
+        status = kvs_problem_set(problem, KVS_CANCELLED, "nobody waits for the operation");
     } else {
         status = kvs_problem_set(problem, KVS_DEADLINE, "the operation has not ended in time");
     }
     (void)pthread_mutex_unlock(&waits->mutex);
     return status;
+}
+
+kvs_status kvs_wait_for(kvs_wait *wait, kvs_problem *problem)
+{
+    return kvs_wait_for_caller(wait, NULL, problem);
 }
 
 void kvs_wait_close(kvs_wait *wait)

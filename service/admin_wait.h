@@ -54,6 +54,10 @@ kvs_status kvs_wait_open(kvs_admin *admin, kvs_store *store, size_t bytes, uint6
 /* What to hand to the engine, which from now on has a hold on the wait. */
 kvs_waiter *kvs_wait_begin(kvs_wait *wait);
 kvs_status kvs_wait_for(kvs_wait *wait, kvs_problem *problem) KVS_MUST_CHECK;
+/* The same, but KVS_CANCELLED when the caller (may be NULL) leaves; the engine is then to be told.
+ */
+kvs_status kvs_wait_for_caller(kvs_wait *wait, const kvs_caller *caller,
+                               kvs_problem *problem) KVS_MUST_CHECK;
 void kvs_wait_close(kvs_wait *wait); /* accepts NULL */
 
 #endif

@@ -228,11 +228,13 @@ typedef struct barrier_state {
     kvs_call *call;
     kvs_store *store;
     kvs_barrier_result result;
+    _Atomic bool answered;
 } barrier_state;
 
 static void barrier_done(kvs_waiter *waiter, const kvs_problem *problem)
 {
     barrier_state *state = (barrier_state *)(void *)waiter;
+    atomic_store_explicit(&state->answered, true, memory_order_relaxed);
     if (problem->status == KVS_OK) {
         Kvstored__V1__BarrierReply reply = KVSTORED__V1__BARRIER_REPLY__INIT;
         reply.generation = state->result.generation;
@@ -275,6 +277,15 @@ static void barrier_received(kvs_call *call, kvs_message *message, uint64_t now_
     kvs_pb_free(request);
 }
 
+/* Whoever has hung up is not there any more. */
+static void barrier_closed(kvs_call *call, uint64_t now_ns)
+{
+    barrier_state *state = kvs_call_state(call);
+    if (state->call != NULL && !atomic_load_explicit(&state->answered, memory_order_relaxed)) {
+        kvs_barrier_leave(state->store, &state->waiter, now_ns);
+    }
+}
+
 static void barrier_deinit(kvs_call *call)
 {
     barrier_state *state = kvs_call_state(call);
@@ -302,7 +313,7 @@ static void run_command(kvs_job *job)
     if (json == NULL) {
         (void)kvs_problem_set(&problem, KVS_INVALID_FIELD, "/body: must be UTF-8");
         kvs_call_finish(call, &problem);
-    } else if (kvs_admin_call(door->admin, "SendCommand", json, &reply, &problem) != KVS_OK) {
+    } else if (kvs_admin_call(door->admin, NULL, "SendCommand", json, &reply, &problem) != KVS_OK) {
         kvs_call_finish(call, &problem);
     } else {
         Kvstored__V1__SendCommandReply done = KVSTORED__V1__SEND_COMMAND_REPLY__INIT;
@@ -365,6 +376,7 @@ static const kvs_method barrier_method = {.path = "/kvstored.v1.KVStore/Barrier"
                                           .lasting = true,
                                           .state_bytes = sizeof(barrier_state),
                                           .received = barrier_received,
+                                          .closed = barrier_closed,
                                           .deinit = barrier_deinit};
 
 static const kvs_method command_method = {.path = "/kvstored.v1.KVStore/SendCommand",

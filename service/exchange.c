@@ -302,8 +302,9 @@ static kvs_status check_body(kvs_exchange *exchange, kvs_header_function *header
     }
     /* Asking the operation at once spares everybody the body. */
     json_t *none = NULL;
-    kvs_status status = kvs_admin_call(exchange->world->admin, exchange->match.route->operation,
-                                       exchange->request, &none, &exchange->problem);
+    kvs_status status =
+        kvs_admin_call(exchange->world->admin, &exchange->caller, exchange->match.route->operation,
+                       exchange->request, &none, &exchange->problem);
     json_decref(none);
     return status;
 }

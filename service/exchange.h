@@ -49,6 +49,7 @@ typedef const char *kvs_header_function(void *context, const char *name);
 
 typedef struct kvs_exchange {
     const kvs_rest_world *world;
+    kvs_caller caller; /* the door's; zero: does not leave */
     char *target;
     char authority[KVS_HEADER_VALUE_BYTES]; /* of a target in absolute form: goes over Host */
     char request_id[KVS_REQUEST_ID_BYTES];

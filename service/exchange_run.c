@@ -172,8 +172,8 @@ static kvs_status run_operation(kvs_exchange *exchange)
     } else if (route->body == KVS_BODY_OPTIMIZER) {
         KVS_TRY(merge_optimizer(exchange));
     }
-    KVS_TRY(kvs_admin_call(exchange->world->admin, route->operation, exchange->request, &reply,
-                           &exchange->problem));
+    KVS_TRY(kvs_admin_call(exchange->world->admin, &exchange->caller, route->operation,
+                           exchange->request, &reply, &exchange->problem));
     if (route->reply == KVS_REPLY_OPTIMIZER) {
         return reply_optimizer(exchange, reply);
     }

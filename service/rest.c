@@ -5,6 +5,7 @@
 #include "service/exchange.h"
 
 #include <microhttpd.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,13 +217,22 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
     return exchange->discarded_bytes > most ? MHD_NO : MHD_YES;
 }
 
+/* A client that has closed its side of the connection. */
+static bool has_hung_up(void *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct pollfd socket = {.fd = info != NULL ? info->connect_fd : -1, .events = POLLRDHUP};
+    return poll(&socket, 1, 0) > 0;
+}
+
 /* The target as it came, before libmicrohttpd decodes it: a key may hold an encoded slash. */
 static void *open_exchange(void *context, const char *target, struct MHD_Connection *connection)
 {
     kvs_rest *rest = context;
-    (void)connection;
     kvs_exchange *exchange = kvs_exchange_open(&rest->world, target);
     if (exchange != NULL) {
+        exchange->caller = (kvs_caller){.gone = has_hung_up, .context = connection};
         (void)atomic_fetch_add_explicit(&rest->under_way, 1, memory_order_relaxed);
     }
     return exchange;

@@ -190,6 +190,35 @@ class Sessions(Case):
                              lambda: self.barrier(first, timeout=1))
         self.assertIn("1", error.details())
 
+    def test_a_call_that_is_cancelled_leaves_the_barrier(self):
+        self.create("cancelled")
+        first, second = self.worker("cancelled"), self.worker("cancelled")
+
+        def listed():
+            return self.admin.ListBarriers(pb.ListBarriersRequest(store="cancelled")).barriers
+
+        def until(true):
+            end = time.monotonic() + 10
+            while not true() and time.monotonic() < end:
+                time.sleep(0.01)
+            self.assertTrue(true())
+
+        def enter(stub):
+            return stub.future(pb.BarrierRequest(store="cancelled", session=first.session,
+                                                 epoch=first.epoch), timeout=60)
+
+        for call in [
+                lambda: enter(first.kv.Barrier),
+                lambda: self.admin.EnterBarrier.future(pb.EnterBarrierRequest(
+                    store="cancelled", rank=first.rank, timeout_ms=60000), timeout=60)]:
+            waiting = call()
+            until(listed)
+            waiting.cancel()
+            until(lambda: not listed())
+        again = enter(first.kv.Barrier)
+        self.barrier(second)
+        again.result()
+
     def test_a_barrier_without_a_deadline_is_an_error(self):
         self.create("endless")
         worker = self.worker("endless")

@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -228,6 +229,23 @@ class Admin(Case):
         self.assertIn("1", reply.json["detail"])
         self.assertTrue(0.25 < took < 5, took)
         self.assertEqual(self.rest.post("/v1/stores/late/barriers", {"rank": 2}).status, 422)
+
+    def test_a_caller_that_hangs_up_leaves_the_barrier(self):
+        self.store("hung-up", num_workers=2)
+        path = "/v1/stores/hung-up/barriers"
+        body = b'{"rank": 0, "timeout_ms": 60000}'
+        with socket.create_connection(self.server.http.split(":")) as caller:
+            caller.sendall(f"POST {path} HTTP/1.1\r\nHost: {self.server.http}\r\n"
+                           "Content-Type: application/json\r\n"
+                           f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            while not self.rest.get(path).json["barriers"]:
+                time.sleep(0.01)
+        end = time.monotonic() + 5
+        while self.rest.get(path).json["barriers"] and time.monotonic() < end:
+            time.sleep(0.01)
+        self.assertEqual(self.rest.get(path).json["barriers"], [])
+        again = self.rest.post(path, {"rank": 0, "timeout_ms": 100})
+        self.assertEqual((again.status, again.reason), (504, "DEADLINE"))
 
     def test_a_barrier_outlasts_the_idle_timeout_of_a_connection(self):
         self.store("long", num_workers=2)

@@ -217,9 +217,59 @@ static void a_local_store_waits_for_nobody(void **state)
     fixture_close(&f);
 }
 
+static void whoever_leaves_may_enter_again(void **state)
+{
+    fixture f;
+    entry e[4];
+    kvs_barrier_info info[4];
+    (void)state;
+    open_with(&f, 2);
+    enter(&f, &e[0], 0, "a", 0);
+    kvs_barrier_leave(f.store, &e[1].wait.waiter, f.now_ns); /* is at no barrier */
+    assert_int_equal(e[0].wait.calls, 0);
+    kvs_barrier_leave(f.store, &e[0].wait.waiter, f.now_ns);
+    assert_int_equal(e[0].wait.calls, 1);
+    assert_int_equal(e[0].wait.problem.status, KVS_CANCELLED);
+    assert_int_equal(kvs_barrier_list(f.store, 4, info), 0);
+    enter(&f, &e[1], 1, "a", 0);
+    assert_int_equal(e[1].wait.calls, 0);
+    enter(&f, &e[2], 0, "a", 0);
+    assert_int_equal(e[1].wait.problem.status, KVS_OK);
+    assert_int_equal(e[2].wait.problem.status, KVS_OK);
+    kvs_barrier_leave(f.store, &e[2].wait.waiter, f.now_ns); /* too late */
+    assert_int_equal(e[2].wait.calls, 1);
+    fixture_close(&f);
+}
+
+static void a_rank_that_goes_from_a_barrier_that_shrinks_may_enter_again(void **state)
+{
+    fixture f;
+    entry e[3];
+    (void)state;
+    fixture_open(&f, &(fixture_options){.type = "dist_sync",
+                                        .num_workers = 2,
+                                        .part_elements = 4,
+                                        .policy = KVS_POLICY_SHRINK});
+    fixture_worker *a = fixture_join(&f, 0);
+    (void)fixture_join(&f, 1);
+    enter(&f, &e[0], 0, "", 0);
+    kvs_session_leave(a->session, f.now_ns);
+    assert_int_equal(e[0].wait.calls, 1);
+    assert_int_equal(e[0].wait.problem.status, KVS_FENCED);
+    (void)fixture_join(&f, 0);
+    enter(&f, &e[1], 0, "", 0);
+    assert_int_equal(e[1].wait.calls, 0);
+    enter(&f, &e[2], 1, "", 0);
+    assert_int_equal(e[1].wait.problem.status, KVS_OK);
+    assert_int_equal(e[2].wait.problem.status, KVS_OK);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(whoever_leaves_may_enter_again),
+        cmocka_unit_test(a_rank_that_goes_from_a_barrier_that_shrinks_may_enter_again),
         cmocka_unit_test(the_last_to_arrive_lets_everybody_go),
         cmocka_unit_test(barriers_of_different_names_do_not_meet),
         cmocka_unit_test(the_deadline_names_the_missing_ranks),

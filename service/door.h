@@ -21,6 +21,7 @@ typedef struct kvs_door {
     kvs_admin *admin;
     kvs_workers *workers; /* for what may block */
     kvs_profile *profile; /* borrowed; may be NULL */
+    uint64_t silence_ns;  /* an upload that brings nothing for so long is given up */
     atomic_bool draining; /* health says so; no new workers */
     atomic_bool stopping; /* streams that are told things, or have nothing under way, are ended */
     pthread_mutex_t lock; /* of the list; never held during a call into the engine */

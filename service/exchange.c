@@ -272,7 +272,7 @@ static kvs_status check_body(kvs_exchange *exchange, kvs_header_function *header
     const char *type = header(context, "Content-Type");
     const char *encoding = header(context, "Content-Encoding");
     const char *transfer = header(context, "Transfer-Encoding");
-    uint64_t bytes = announced(header, context);
+    uint64_t bytes = exchange->announced_bytes;
     if (transfer != NULL && strcasecmp(transfer, "chunked") != 0) {
         return kvs_problem_set(&exchange->problem, KVS_INVALID_FRAME,
                                "the Transfer-Encoding is not chunked");
@@ -295,7 +295,6 @@ static kvs_status check_body(kvs_exchange *exchange, kvs_header_function *header
         return kvs_exchange_open_upload(exchange, type, header(context, "If-Match"),
                                         header(context, "If-None-Match"), bytes);
     case KVS_BODY_STATES:
-        exchange->announced_bytes = bytes != UINT64_MAX ? bytes : 0;
         return kvs_exchange_open_load(exchange, type);
     case KVS_BODY_UNREAD:
         break;
@@ -320,7 +319,10 @@ static kvs_status begin(kvs_exchange *exchange, const char *method, kvs_header_f
                         void *context)
 {
     char allow[KVS_ALLOW_BYTES] = "";
+    const char *expect = header(context, "Expect");
     kvs_problem *problem = &exchange->problem;
+    exchange->announced_bytes = announced(header, context);
+    exchange->waits_to_send = expect != NULL && strcasecmp(expect, "100-continue") == 0;
     take_request_id(exchange, header(context, "X-Request-Id"));
     KVS_TRY(check_host(exchange, exchange->authority[0] != '\0' ? exchange->authority
                                                                 : header(context, "Host")));
@@ -357,6 +359,12 @@ void kvs_exchange_begin(kvs_exchange *exchange, const char *method, kvs_header_f
 
 /* ------------------------------------------------------------------ body */
 
+bool kvs_exchange_takes_file(const kvs_exchange *exchange)
+{
+    const kvs_route *route = exchange->match.route;
+    return route != NULL && (route->body == KVS_BODY_VALUE || route->body == KVS_BODY_STATES);
+}
+
 static kvs_status grow_body(kvs_exchange *exchange, const char *data, size_t bytes)
 {
     if (bytes > KVS_REST_JSON_BYTES_MAX - exchange->body_bytes) {
@@ -391,4 +399,8 @@ void kvs_exchange_body(kvs_exchange *exchange, const char *data, size_t bytes)
         status = grow_body(exchange, data, bytes);
     }
     exchange->refused = status != KVS_OK;
+    if (exchange->refused) {
+        kvs_admin_upload_close(exchange->upload); /* nothing is kept while the rest comes */
+        exchange->upload = NULL;
+    }
 }

@@ -65,8 +65,12 @@ typedef struct kvs_exchange {
     json_t *request; /* of the admin plane */
     char *body;
     size_t body_bytes, body_room;
-    uint64_t discarded_bytes; /* the door's: of a body that was refused half-way */
-    uint64_t announced_bytes; /* of states: a refusal names what does not fit, so it must arrive */
+    uint64_t announced_bytes; /* of the body; UINT64_MAX: not known */
+    bool waits_to_send;       /* the client sends the body once it is told to go on */
+    /* The door's. */
+    uint64_t started_ns;
+    uint64_t received_bytes;  /* of the body */
+    uint64_t discarded_bytes; /* of them: came after the refusal */
     kvs_admin_upload *upload;
     kvs_admin_load *load;
     kvs_http_reply reply;
@@ -79,6 +83,9 @@ void kvs_exchange_begin(kvs_exchange *exchange, const char *method, kvs_header_f
 void kvs_exchange_body(kvs_exchange *exchange, const char *data, size_t bytes);
 void kvs_exchange_run(kvs_exchange *exchange);
 void kvs_exchange_close(kvs_exchange *exchange); /* accepts NULL */
+
+/* Is the body a file? It may be long, and whoever sends it to the end sees a refusal only then. */
+bool kvs_exchange_takes_file(const kvs_exchange *exchange);
 
 /* For what only the door can see: the reply becomes this refusal. */
 kvs_status kvs_exchange_refuse(kvs_exchange *exchange, kvs_status status, const char *detail);

@@ -128,6 +128,8 @@ kvs_status kvs_grpc_server_open(const kvs_grpc_options *options, kvs_grpc_server
     server->door.engine = options->engine;
     server->door.admin = options->admin;
     server->door.profile = options->profile;
+    server->door.silence_ns =
+        options->slow_reader_ns == 0 ? SLOW_READER_DEFAULT_NS : options->slow_reader_ns;
     pthread_mutex_init(&server->door.lock, NULL);
     gather_methods(server);
     kvs_status status = start(server, problem);

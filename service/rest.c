@@ -21,9 +21,9 @@
 /* Of a value's bytes, at a time. */
 #define BLOCK_BYTES (256 * KVS_KIB)
 #define SLOW_READER_NS (30 * KVS_SECOND)
-/* A reader that takes longer than the slow reader's time must have kept up this pace. */
+/* Whoever reads or sends for longer than the slow reader's time must have kept up this pace. */
 #define BYTES_PER_SECOND_MIN (64 * KVS_KIB)
-/* The rest of a refused body is read, so that the reply arrives, but not more than this of it. */
+/* The rest of a refused body that is no file is read, so that the reply arrives, up to this. */
 #define DISCARD_BYTES_MAX (4 * KVS_MIB)
 /* What a stop allows for replies on their way, those of stopped operations among them. */
 #define LAST_REPLIES_NS (1 * KVS_SECOND)
@@ -47,11 +47,16 @@ typedef struct outflow {
     uint64_t slow_reader_ns;
 } outflow;
 
+static bool too_slow(uint64_t started_ns, uint64_t allowed_ns, uint64_t bytes)
+{
+    uint64_t took_ns = kvs_clock_now_ns() - started_ns;
+    return took_ns > allowed_ns && bytes / BYTES_PER_SECOND_MIN < took_ns / KVS_SECOND;
+}
+
 static ssize_t read_value(void *context, uint64_t position, char *out, size_t room)
 {
     const outflow *flow = context;
-    uint64_t took_ns = kvs_clock_now_ns() - flow->started_ns;
-    if (took_ns > flow->slow_reader_ns && position / BYTES_PER_SECOND_MIN < took_ns / KVS_SECOND) {
+    if (too_slow(flow->started_ns, flow->slow_reader_ns, position)) {
         return MHD_CONTENT_READER_END_WITH_ERROR; /* it pins the bytes of a version */
     }
     kvs_span span = kvs_admin_value_span(flow->value, flow->first + position);
@@ -170,8 +175,15 @@ static enum MHD_Result begin(const kvs_rest *rest, struct MHD_Connection *connec
     } else {
         kvs_exchange_begin(exchange, method, find_header, connection);
     }
-    /* A reply before the body has come ends the connection; without a body it can wait its turn. */
-    if (exchange->refused && (unclear || counts.lengths + counts.encodings > 0)) {
+    /* A reply before the body has come ends the connection, and is lost to a client that goes on
+     * sending: a file is read to its end first, unless it is absurd. Without a body the reply can
+     * wait its turn. */
+    bool absurd =
+        exchange->announced_bytes > KVS_UPLOAD_BYTES_MAX && exchange->announced_bytes != UINT64_MAX;
+    bool file = kvs_exchange_takes_file(exchange) && !exchange->waits_to_send && !absurd;
+    bool reads = file || counts.lengths + counts.encodings == 0;
+    exchange->started_ns = kvs_clock_now_ns();
+    if (exchange->refused && (unclear || !reads)) {
         kvs_exchange_run(exchange);
         return send_reply(rest, connection, exchange, unclear);
     }
@@ -206,15 +218,16 @@ static enum MHD_Result handle(void *context, struct MHD_Connection *connection, 
     if (*bytes == 0) {
         return run(rest, connection, exchange);
     }
+    exchange->received_bytes += *bytes;
     if (!exchange->refused) {
         kvs_exchange_body(exchange, data, *bytes);
     } else {
         exchange->discarded_bytes += *bytes;
     }
     *bytes = 0;
-    uint64_t most = exchange->announced_bytes > DISCARD_BYTES_MAX ? exchange->announced_bytes
-                                                                  : DISCARD_BYTES_MAX;
-    return exchange->discarded_bytes > most ? MHD_NO : MHD_YES;
+    bool over = !kvs_exchange_takes_file(exchange) && exchange->discarded_bytes > DISCARD_BYTES_MAX;
+    bool stalled = too_slow(exchange->started_ns, rest->slow_reader_ns, exchange->received_bytes);
+    return over || stalled ? MHD_NO : MHD_YES;
 }
 
 /* A client that has closed its side of the connection. */

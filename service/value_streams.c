@@ -2,6 +2,7 @@
 
 #include "api/json_message.h"
 #include "api/kvstored.pb-c.h"
+#include "base/clock.h"
 #include "service/pb_call.h"
 #include "service/workers.h"
 
@@ -150,6 +151,8 @@ static void get_deinit(kvs_call *call)
  * stream is seen only after the last one. */
 typedef struct put_state {
     kvs_job job; /* first */
+    kvs_subscriber subscriber;
+    _Atomic uint64_t silent_ns; /* since when the peer has been waited for; 0: it is not */
     kvs_call *call;
     kvs_message *message; /* NULL: the end */
     kvs_admin_upload *upload;
@@ -271,6 +274,7 @@ static void run_put(kvs_job *job)
         kvs_call_finish(call, &problem);
     }
     if (message != NULL) {
+        atomic_store_explicit(&state->silent_ns, kvs_clock_now_ns(), memory_order_relaxed);
         kvs_message_release(call, message);
     }
     kvs_call_unref(call);
@@ -280,6 +284,7 @@ static void post_put(kvs_call *call, kvs_message *message)
 {
     put_state *state = kvs_call_state(call);
     kvs_door *door = kvs_call_context(call);
+    atomic_store_explicit(&state->silent_ns, 0, memory_order_relaxed);
     state->call = kvs_call_take(call);
     state->message = message;
     state->job.run = run_put;
@@ -287,6 +292,36 @@ static void post_put(kvs_call *call, kvs_message *message)
         kvs_call_unref(call);
         refuse_busy(call);
     }
+}
+
+/* Whoever brings nothing more does not keep what has come. */
+static void put_look(kvs_subscriber *subscriber, uint64_t now_ns)
+{
+    put_state *state = kvs_call_state(subscriber->call);
+    const kvs_door *door = kvs_call_context(subscriber->call);
+    uint64_t since_ns = atomic_load_explicit(&state->silent_ns, memory_order_relaxed);
+    if (since_ns != 0 && now_ns > since_ns && now_ns - since_ns > door->silence_ns) {
+        kvs_problem problem;
+        (void)kvs_problem_set(&problem, KVS_DEADLINE, "nothing has come for %llu ms",
+                              (unsigned long long)((now_ns - since_ns) / KVS_MS));
+        kvs_call_finish(subscriber->call, &problem);
+    }
+}
+
+static void put_opened(kvs_call *call, uint64_t now_ns)
+{
+    put_state *state = kvs_call_state(call);
+    atomic_store_explicit(&state->silent_ns, now_ns, memory_order_relaxed);
+    state->subscriber.call = call;
+    state->subscriber.look = put_look;
+    kvs_door_subscribe(kvs_call_context(call), &state->subscriber);
+}
+
+static void put_closed(kvs_call *call, uint64_t now_ns)
+{
+    put_state *state = kvs_call_state(call);
+    (void)now_ns;
+    kvs_door_unsubscribe(kvs_call_context(call), &state->subscriber);
 }
 
 static void put_received(kvs_call *call, kvs_message *message, uint64_t now_ns)
@@ -318,8 +353,10 @@ static const kvs_method get_method = {.path = "/kvstored.v1.Admin/GetValue",
 static const kvs_method put_method = {.path = "/kvstored.v1.Admin/PutValue",
                                       .slots = 1,
                                       .state_bytes = sizeof(put_state),
+                                      .opened = put_opened,
                                       .received = put_received,
                                       .ended = put_ended,
+                                      .closed = put_closed,
                                       .deinit = put_deinit};
 
 static const kvs_method save_method = {.path = "/kvstored.v1.Admin/SaveOptimizerStates",
@@ -332,8 +369,10 @@ static const kvs_method save_method = {.path = "/kvstored.v1.Admin/SaveOptimizer
 static const kvs_method load_method = {.path = "/kvstored.v1.Admin/LoadOptimizerStates",
                                        .slots = 1,
                                        .state_bytes = sizeof(put_state),
+                                       .opened = put_opened,
                                        .received = put_received,
                                        .ended = put_ended,
+                                       .closed = put_closed,
                                        .deinit = put_deinit};
 
 const kvs_method *const kvs_value_methods[] = {&get_method, &put_method, &save_method, &load_method,

@@ -18,8 +18,8 @@
 #endif
 
 /* What a client may look for before it relies on it. */
-static const char *const features[] = {"stores",   "npy",    "raw",   "range",
-                                       "barriers", "rounds", "states"};
+static const char *const features[] = {"stores",   "npy",    "raw",    "range",
+                                       "barriers", "rounds", "states", "safetensors"};
 
 const char *const kvs_policy_words[3] = {"fail", "shrink", "wait"};
 

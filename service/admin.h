@@ -56,17 +56,20 @@ kvs_status kvs_admin_call(kvs_admin *admin, const kvs_caller *caller, const char
 
 /* ------------------------------------------------------------------ values (admin_values.c) */
 
+#define KVS_STATES_MEDIA_TYPE "application/vnd.safetensors"
+
 typedef enum kvs_value_format {
     KVS_VALUE_DEFAULT, /* PUT only: npy when the bytes begin like one, else raw */
     KVS_VALUE_RAW,
-    KVS_VALUE_NPY
+    KVS_VALUE_NPY,
+    KVS_VALUE_SAFETENSORS
 } kvs_value_format;
 
-/* "" gives `fallback`. KVS_UNIMPLEMENTED for "safetensors", KVS_INVALID_FIELD for other words. */
+/* "npy", "raw" or "safetensors"; "" gives `fallback`. KVS_INVALID_FIELD for other words. */
 kvs_status kvs_value_format_parse(const char *text, kvs_value_format fallback,
                                   kvs_value_format *out, kvs_problem *problem) KVS_MUST_CHECK;
 
-/* "application/x-npy", "application/octet-stream" */
+/* "application/x-npy", "application/octet-stream", "application/vnd.safetensors" */
 const char *kvs_value_format_media_type(kvs_value_format format);
 
 /* Room for an ETag with its quotes and the zero. */
@@ -129,8 +132,6 @@ kvs_status kvs_admin_upload_finish(kvs_admin_upload *upload, json_t **reply, boo
 void kvs_admin_upload_close(kvs_admin_upload *upload); /* accepts NULL */
 
 /* ------------------------------------------------------------------ states (admin_states.c) */
-
-#define KVS_STATES_MEDIA_TYPE "application/vnd.safetensors"
 
 /* The store's optimizer states at a cut, as a file: engine/states.h. */
 kvs_status kvs_admin_get_states(kvs_admin *admin, const char *store, bool dump_optimizer,

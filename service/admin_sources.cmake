@@ -23,6 +23,7 @@ set(KVS_ADMIN_SOURCES
   routes.c
   settings.c
   target.c
+  value_form.c
   whole_file.c
   ${CMAKE_BINARY_DIR}/generated/service/openapi_text.c)
 

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "service/npy.h"
+#include "service/value_form.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,31 +13,7 @@
 /* An upload's buffer starts with this and doubles. */
 #define UPLOAD_BYTES_FIRST (64 * KVS_KIB)
 
-/* ------------------------------------------------------------------ formats and tags */
-
-kvs_status kvs_value_format_parse(const char *text, kvs_value_format fallback,
-                                  kvs_value_format *out, kvs_problem *problem)
-{
-    if (text[0] == '\0') {
-        *out = fallback;
-    } else if (strcmp(text, "raw") == 0) {
-        *out = KVS_VALUE_RAW;
-    } else if (strcmp(text, "npy") == 0) {
-        *out = KVS_VALUE_NPY;
-    } else if (strcmp(text, "safetensors") == 0) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED,
-                               "values are read and written as npy or raw");
-    } else {
-        return kvs_problem_set(problem, KVS_INVALID_FIELD,
-                               "the format is npy or raw, not \"%.40s\"", text);
-    }
-    return KVS_OK;
-}
-
-const char *kvs_value_format_media_type(kvs_value_format format)
-{
-    return format == KVS_VALUE_NPY ? "application/x-npy" : "application/octet-stream";
-}
+/* ------------------------------------------------------------------ tags */
 
 void kvs_etag_print(kvs_version version, char out[KVS_ETAG_BYTES])
 {
@@ -72,7 +49,7 @@ struct kvs_admin_value {
     kvs_states *states; /* instead of a snapshot, or NULL */
     uint64_t part_bytes;
     size_t head_bytes;
-    uint8_t head[KVS_NPY_HEAD_BYTES_MAX];
+    uint8_t *head;
 };
 
 typedef struct read_wait {
@@ -132,21 +109,16 @@ kvs_status kvs_admin_get_value(kvs_admin *admin, const char *store, const char *
     if (status == KVS_OK) {
         status = read_key(admin, value->store, key, &value->snapshot, problem);
     }
-    if (status == KVS_OK && format == KVS_VALUE_NPY && value->snapshot.info.dtype == KVS_BF16) {
-        kvs_snapshot_deinit(&value->snapshot);
-        status = kvs_problem_set(problem, KVS_NOT_ACCEPTABLE,
-                                 "numpy has no bf16: read the value with ?format=raw");
+    if (status == KVS_OK) {
+        status = kvs_value_form_print(format, &value->snapshot.info, &value->head,
+                                      &value->head_bytes, problem);
     }
     if (status != KVS_OK) {
-        kvs_store_unref(value->store);
-        free(value);
+        kvs_admin_value_close(value);
         return status;
     }
     const kvs_key_info *info = &value->snapshot.info;
     size_t element_bytes = kvs_dtype_bytes(info->dtype);
-    if (format == KVS_VALUE_NPY) {
-        value->head_bytes = kvs_npy_print(info->dtype, &info->shape, value->head);
-    }
     value->part_bytes = info->part_elements * element_bytes;
     value->info.total_bytes = value->head_bytes + info->elements * element_bytes;
     value->info.content_type = kvs_value_format_media_type(format);
@@ -199,6 +171,7 @@ void kvs_admin_value_close(kvs_admin_value *value)
         kvs_states_close(value->states);
         kvs_snapshot_deinit(&value->snapshot);
         kvs_store_unref(value->store);
+        free(value->head);
         free(value);
     }
 }
@@ -212,7 +185,7 @@ struct kvs_admin_upload {
     kvs_value_format format;
     bool has_match, match_any, create_only;
     kvs_version match;
-    /* Known once the head of a .npy has been read; of raw bytes from the start. */
+    /* Known once the head has been read; of raw bytes from the start. */
     bool form_known;
     size_t head_bytes;
     kvs_dtype dtype;
@@ -291,7 +264,7 @@ static kvs_status check_put(kvs_admin_upload *upload, const kvs_admin_put *put,
     if (put->format == KVS_VALUE_RAW) {
         KVS_TRY(fix_raw_form(upload, put, problem));
     } else {
-        /* For bytes that turn out to be no .npy. */
+        /* For bytes that turn out to have no head. */
         upload->dtype = put->dtype;
         upload->shape = put->shape;
     }
@@ -347,23 +320,24 @@ static kvs_status make_room(kvs_admin_upload *upload, uint64_t bytes, kvs_proble
     return KVS_OK;
 }
 
-/* Reads the head of a .npy as soon as it is there. */
+/* Reads the head as soon as it is there. */
 static kvs_status learn_form(kvs_admin_upload *upload, kvs_problem *problem)
 {
-    kvs_npy npy;
+    kvs_value_form form;
     bool complete;
-    KVS_TRY(kvs_npy_parse(upload->data, (size_t)upload->bytes, &complete, &npy, problem));
+    KVS_TRY(kvs_value_form_read(upload->format, upload->key, upload->data, (size_t)upload->bytes,
+                                &complete, &form, problem));
     if (!complete) {
         return KVS_OK;
     }
-    upload->head_bytes = npy.head_bytes;
-    upload->dtype = npy.dtype;
-    upload->shape = npy.shape;
+    upload->head_bytes = form.head_bytes;
+    upload->dtype = form.dtype;
+    upload->shape = form.shape;
     KVS_TRY(fix_form(upload, problem));
     if (upload->bytes > upload->bytes_max) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
-                               "the .npy head promises %" PRIu64 " bytes; more have come",
-                               npy.payload_bytes);
+                               "the head promises %" PRIu64 " bytes; more have come",
+                               upload->bytes_max - upload->head_bytes);
     }
     return KVS_OK;
 }
@@ -509,7 +483,7 @@ static kvs_status check_whole(kvs_admin_upload *upload, kvs_problem *problem)
         KVS_TRY(fix_raw_form(upload, &put, problem));
     }
     if (!upload->form_known) {
-        return kvs_problem_set(problem, KVS_INVALID_TENSOR, "the .npy ends within its head");
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR, "the file ends within its head");
     }
     if (upload->bytes != upload->bytes_max) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,

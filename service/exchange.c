@@ -132,16 +132,25 @@ static const char *media_type_of(kvs_route_reply reply)
     return NULL;
 }
 
+/* The first that Accept names, else npy. */
+static kvs_value_format choose_format(const char *accept)
+{
+    static const kvs_value_format order[] = {KVS_VALUE_NPY, KVS_VALUE_RAW, KVS_VALUE_SAFETENSORS};
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        if (kvs_accept_names(accept, kvs_value_format_media_type(order[i]))) {
+            return order[i];
+        }
+    }
+    return KVS_VALUE_NPY;
+}
+
 static kvs_status check_accept(kvs_exchange *exchange, const char *accept)
 {
     kvs_route_reply reply = exchange->match.route->reply;
     const char *media_type = media_type_of(reply);
     if (reply == KVS_REPLY_VALUE) {
-        const char *raw = kvs_value_format_media_type(KVS_VALUE_RAW);
-        const char *npy = kvs_value_format_media_type(KVS_VALUE_NPY);
         if (exchange->format == KVS_VALUE_DEFAULT) {
-            bool prefers_raw = kvs_accept_names(accept, raw) && !kvs_accept_names(accept, npy);
-            exchange->format = prefers_raw ? KVS_VALUE_RAW : KVS_VALUE_NPY;
+            exchange->format = choose_format(accept);
         }
         media_type = kvs_value_format_media_type(exchange->format);
     }

@@ -249,13 +249,12 @@ static kvs_status take_content_type(kvs_exchange *exchange, const char *type)
     }
     if (kvs_media_type_is(type, kvs_value_format_media_type(KVS_VALUE_NPY))) {
         said = KVS_VALUE_NPY;
-    } else if (kvs_media_type_is(type, "application/vnd.safetensors")) {
-        return kvs_problem_set(&exchange->problem, KVS_UNIMPLEMENTED,
-                               "values are read and written as npy or raw");
+    } else if (kvs_media_type_is(type, kvs_value_format_media_type(KVS_VALUE_SAFETENSORS))) {
+        said = KVS_VALUE_SAFETENSORS;
     } else if (!kvs_media_type_is(type, kvs_value_format_media_type(KVS_VALUE_RAW))) {
         return kvs_problem_set(&exchange->problem, KVS_MEDIA_TYPE,
-                               "a value is application/x-npy or application/octet-stream "
-                               "(curl -T FILE sends it well)");
+                               "a value is application/x-npy, application/vnd.safetensors or "
+                               "application/octet-stream (curl -T FILE sends it well)");
     }
     if (exchange->format == KVS_VALUE_DEFAULT) {
         exchange->format = said;

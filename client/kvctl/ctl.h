@@ -23,7 +23,7 @@ typedef struct kvs_ctl {
     const char *grpc_endpoint; /* host:port or unix:/path */
     const char *store;
     const char *output; /* NULL: the command's own default */
-    const char *format; /* put: npy, raw, text; NULL: by the file's name */
+    const char *format; /* put: npy, safetensors, raw, text; NULL: by the file's name */
     const char *dtype;
     const char *shape; /* "2,3"; "" is a scalar; NULL: not said */
     const char *if_match;

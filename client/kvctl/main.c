@@ -15,8 +15,8 @@ static const char usage[] =
     "\n"
     "  kvctl status                         is it ready, which stores, who is missing\n"
     "  kvctl keys [--prefix model/]         names, dtypes, shapes, versions\n"
-    "  kvctl get w                          a value as text; -o json, npy, raw\n"
-    "  kvctl get w w.npy                    a value into a file (npy; other endings: raw)\n"
+    "  kvctl get w                          a value as text; -o json, npy, safetensors, raw\n"
+    "  kvctl get w w.npy                    a value into a file (npy, safetensors; else raw)\n"
     "  kvctl put w w.npy                    creates the key or assigns its value\n"
     "  kvctl put w w.bin --dtype f32 --shape 2,3\n"
     "  echo 1 2 3 | kvctl put w - --format text\n"
@@ -34,7 +34,7 @@ static const char usage[] =
     "  --endpoint 127.0.0.1:9401       the HTTP address (KVCTL_ENDPOINT)\n"
     "  --grpc-endpoint 127.0.0.1:9400  the gRPC address, or unix:/path (KVCTL_GRPC_ENDPOINT)\n"
     "  --store default                 which store (KVCTL_STORE)\n"
-    "  -o, --output table|json         get: text, json, npy or raw\n"
+    "  -o, --output table|json         get: text, json, npy, safetensors or raw\n"
     "  --timeout 10                    seconds without an answer\n"
     "\n"
     "Exit codes: 0 done, 1 refused or not healthy, 2 wrong use, 3 no server, 4 a local file.\n";
@@ -50,9 +50,10 @@ typedef struct command {
 static const command commands[] = {
     {"status", NULL, kvs_ctl_status, 0, 0, "kvctl status"},
     {"keys", NULL, kvs_ctl_keys, 0, 0, "kvctl keys [--prefix TEXT]"},
-    {"get", NULL, kvs_ctl_get, 1, 2, "kvctl get KEY [FILE] [-o text|json|npy|raw]"},
+    {"get", NULL, kvs_ctl_get, 1, 2, "kvctl get KEY [FILE] [-o text|json|npy|safetensors|raw]"},
     {"put", NULL, kvs_ctl_put, 2, 2,
-     "kvctl put KEY FILE [--format npy|raw|text] [--dtype f32] [--shape 2,3] [--if-match ETAG]"},
+     "kvctl put KEY FILE [--format npy|safetensors|raw|text] [--dtype f32] [--shape 2,3] "
+     "[--if-match ETAG]"},
     {"optimizer", "get", kvs_ctl_optimizer_get, 0, 0, "kvctl optimizer get"},
     {"optimizer", "set", kvs_ctl_optimizer_set, 1, WORDS_MAX,
      "kvctl optimizer set NAME [FIELD=VALUE ...] | JSON | @FILE | - | none"},

@@ -1,4 +1,4 @@
-/* kvctl get, put: one value, as text, npy or raw bytes. */
+/* kvctl get, put: one value, as text, npy, safetensors or raw bytes. */
 #include "client/kvctl/http.h"
 #include "client/kvctl/numbers.h"
 #include "client/kvctl/table.h"
@@ -59,7 +59,8 @@ static kvs_exit fetch(const kvs_ctl *ctl, const char *key, const char *format, F
     return code == KVS_EXIT_DONE ? kvs_http_call(ctl, &request, reply) : code;
 }
 
-/* npy or raw bytes to `file`, or to stdout when it is NULL. A failure leaves no file behind. */
+/* The bytes of a format to `file`, or to stdout when it is NULL. A failure leaves no file behind.
+ */
 static kvs_exit get_bytes(const kvs_ctl *ctl, const char *key, const char *format, const char *file)
 {
     kvs_http_reply reply = {0};
@@ -143,22 +144,39 @@ static kvs_exit get_numbers(const kvs_ctl *ctl, const char *key, bool json, cons
     return code;
 }
 
+/* A format that goes to and comes from the server as it is; NULL: none of those. */
+static const char *media_type_of(const char *format)
+{
+    static const char *const types[][2] = {{"npy", "application/x-npy"},
+                                           {"raw", "application/octet-stream"},
+                                           {"safetensors", "application/vnd.safetensors"}};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        if (strcmp(format, types[i][0]) == 0) {
+            return types[i][1];
+        }
+    }
+    return NULL;
+}
+
 /* What a file's name asks for; a terminal gets text. */
 static const char *format_of(const char *file)
 {
     if (file == NULL || ends_in(file, ".txt")) {
         return "text";
     }
+    if (ends_in(file, ".safetensors")) {
+        return "safetensors";
+    }
     return ends_in(file, ".npy") ? "npy" : "raw";
 }
 
 kvs_exit kvs_ctl_get(const kvs_ctl *ctl, int count, char **words)
 {
-    static const char *const outputs[] = {"text", "json", "npy", "raw"};
+    static const char *const outputs[] = {"text", "json", "npy", "raw", "safetensors"};
     const char *file = count > 1 && strcmp(words[1], "-") != 0 ? words[1] : NULL;
     const char *output = ctl->output != NULL ? ctl->output : ctl->format;
     output = output != NULL ? output : format_of(file);
-    if (strcmp(output, "npy") == 0 || strcmp(output, "raw") == 0) {
+    if (media_type_of(output) != NULL) {
         return get_bytes(ctl, words[0], output, file);
     }
     if (strcmp(output, "text") == 0 || strcmp(output, "table") == 0) {
@@ -167,9 +185,10 @@ kvs_exit kvs_ctl_get(const kvs_ctl *ctl, int count, char **words)
     if (strcmp(output, "json") == 0 && file == NULL) {
         return get_numbers(ctl, words[0], true, NULL);
     }
-    return kvs_ctl_fail(KVS_EXIT_USAGE,
-                        kvs_ctl_suggest(output, outputs, 4, "Use text, json, npy or raw."),
-                        "get has no output %s%s", output, file != NULL ? " into a file" : "");
+    return kvs_ctl_fail(
+        KVS_EXIT_USAGE,
+        kvs_ctl_suggest(output, outputs, 5, "Use text, json, npy, safetensors or raw."),
+        "get has no output %s%s", output, file != NULL ? " into a file" : "");
 }
 
 /* ------------------------------------------------------------------ put */
@@ -256,16 +275,15 @@ static kvs_exit send_value(const kvs_ctl *ctl, const char *key, const char *form
     if (code != KVS_EXIT_DONE) {
         return code;
     }
-    const kvs_http_request request = {
-        .method = "PUT",
-        .path = path,
-        .if_match = ctl->if_match,
-        .content_type =
-            strcmp(format, "npy") == 0 ? "application/x-npy" : "application/octet-stream",
-        .body = source->numbers,
-        .body_bytes = (size_t)source->elements * kvs_dtype_bytes(dtype),
-        .source = source->numbers == NULL ? source->file : NULL,
-        .source_bytes = source->bytes};
+    const kvs_http_request request = {.method = "PUT",
+                                      .path = path,
+                                      .if_match = ctl->if_match,
+                                      .content_type = media_type_of(format),
+                                      .body = source->numbers,
+                                      .body_bytes =
+                                          (size_t)source->elements * kvs_dtype_bytes(dtype),
+                                      .source = source->numbers == NULL ? source->file : NULL,
+                                      .source_bytes = source->bytes};
     code = kvs_http_call(ctl, &request, &reply);
     if (code == KVS_EXIT_DONE) {
         (void)fprintf(stderr, "%s: %s, version %s\n", key,
@@ -281,17 +299,18 @@ static kvs_exit send_value(const kvs_ctl *ctl, const char *key, const char *form
 kvs_exit kvs_ctl_put(const kvs_ctl *ctl, int count, char **words)
 {
     (void)count;
-    static const char *const formats[] = {"npy", "raw", "text"};
+    static const char *const formats[] = {"npy", "raw", "text", "safetensors"};
     put_source source = {0};
     const kvs_dtype dtype = ctl->dtype != NULL ? kvs_dtype_parse(ctl->dtype) : KVS_F32;
     const char *format = ctl->format;
     if (format == NULL) {
         format = format_of(words[1]);
     }
-    if (strcmp(format, "npy") != 0 && strcmp(format, "raw") != 0 && strcmp(format, "text") != 0) {
-        return kvs_ctl_fail(KVS_EXIT_USAGE,
-                            kvs_ctl_suggest(format, formats, 3, "Use npy, raw or text."),
-                            "put knows no format %s", format);
+    if (media_type_of(format) == NULL && strcmp(format, "text") != 0) {
+        return kvs_ctl_fail(
+            KVS_EXIT_USAGE,
+            kvs_ctl_suggest(format, formats, 4, "Use npy, safetensors, raw or text."),
+            "put knows no format %s", format);
     }
     if (dtype == KVS_DTYPE_NONE) {
         return kvs_ctl_fail(KVS_EXIT_USAGE, "Use f32, f64, f16, bf16, u8, i8, i32 or i64.",

@@ -147,6 +147,23 @@ class KvctlTest(unittest.TestCase):
             self.assertIn(f"{word} is no {dtype}", err)
         self.kvctl("get", "bad", code=REFUSED)
 
+    def test_safetensors_files_go_and_come(self):
+        self.put_text("st", "1 2 3")
+        self.kvctl("get", "st", self.file("st.safetensors"))
+        with open(self.file("st.safetensors"), "rb") as file:
+            content = file.read()
+        header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+        self.assertEqual(header["st"], {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]})
+        self.assertEqual(numpy.frombuffer(content[-12:], "<f4").tolist(), [1, 2, 3])
+        self.put_text("st", "4 5 6")
+        _, err = self.kvctl("put", "st", self.file("st.safetensors"))
+        self.assertIn("assigned", err)
+        same, _ = self.kvctl("get", "st", "-", "--format", "safetensors", binary=True)
+        self.assertEqual(same, content)
+        _, err = self.kvctl("put", "other", "-", "--format", "safetensors", stdin=content,
+                            code=REFUSED)
+        self.assertIn('"st", not "other"', err)
+
     def test_npy_files_go_and_come(self):
         value = numpy.arange(24, dtype=numpy.float32).reshape(2, 3, 4) / 7
         numpy.save(self.file("sent.npy"), value)

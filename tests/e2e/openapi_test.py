@@ -214,9 +214,6 @@ class Provoke:
     def GetValue_416(self, path, method, operation):
         return self.usual(path, method, operation, headers={"Range": "bytes=9999-"})
 
-    def GetValue_501(self, path, method, operation):
-        return self.usual(path, method, operation, query="?format=safetensors")
-
     def PutValue_201(self, path, method, operation):
         return self.usual(path, method, operation, key="new")
 
@@ -234,9 +231,6 @@ class Provoke:
     def PutValue_429(self, path, method, operation):
         return self.usual(path, method, operation, key="huge",
                           query="?format=raw&dtype=f32&shape=18000000", body=bytes(72000000))
-
-    def PutValue_501(self, path, method, operation):
-        return self.usual(path, method, operation, query="?format=safetensors")
 
     def GetOptimizer_304(self, path, method, operation):
         return self.usual(path, method, operation, headers={"If-None-Match": "*"})

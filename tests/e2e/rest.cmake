@@ -2,6 +2,7 @@
 kvs_e2e(NAME e2e_rest_values SCRIPT rest_values_test.py)
 kvs_e2e(NAME e2e_rest_admin SCRIPT rest_admin_test.py)
 kvs_e2e(NAME e2e_rest_uploads SCRIPT rest_uploads_test.py)
+kvs_e2e(NAME e2e_rest_safetensors SCRIPT rest_safetensors_test.py)
 kvs_e2e(NAME e2e_rest_http SCRIPT rest_http_test.py TIMEOUT 90)
 kvs_e2e(NAME e2e_rest_process SCRIPT rest_process_test.py TIMEOUT 90)
 kvs_e2e(NAME e2e_rest_curl SCRIPT rest_curl_test.sh)

@@ -1,4 +1,4 @@
-"""Values by REST: npy and raw, versions as ETags, ranges, conditions, what is refused."""
+"""Values by REST: npy, raw, versions as ETags, ranges, conditions, what is refused."""
 
 import http.client
 import io
@@ -224,13 +224,11 @@ class Values(Case):
         read = self.rest.get(self.path("fit"))
         self.assertEqual((read.headers["ETag"], read.body), (tag, good))
 
-    def test_formats_of_later_versions_are_named_as_such(self):
-        self.create("later", numpy.zeros(1))
-        path = self.path("later")
-        self.assertEqual(self.rest.get(path + "?format=safetensors").status, 501)
-        self.assertEqual(self.rest.put(path, b"x",
-                                       Content_Type="application/vnd.safetensors").status, 501)
-        self.assertEqual(self.rest.get(path + "?format=png").status, 422)
+    def test_a_format_that_there_is_not_is_refused(self):
+        self.create("format", numpy.zeros(1))
+        reply = self.rest.get(self.path("format") + "?format=png")
+        self.assertEqual((reply.status, reply.reason), (422, "INVALID_FIELD"))
+        self.assertIn("safetensors", reply.json["detail"])
 
     def test_a_value_above_the_memory_budget_is_refused(self):
         reply = self.rest.put(self.path("huge") + "?format=raw&dtype=f32&shape=18000000",

@@ -50,7 +50,8 @@ class Uploads(Case):
             ("the head promises less", path, npy + bytes(16 * MIB),
              {"Content-Type": "application/x-npy"}, 400),
             ("too long, in pieces", path, [bytes(MIB)] * 16, chunked, 413),
-            ("no store, in pieces", "/v1/stores/none/keys/w/value", [bytes(MIB)] * 16, chunked, 404),
+            ("no store, in pieces", "/v1/stores/none/keys/w/value", [bytes(MIB)] * 16, chunked,
+             404),
             ("no states", "/v1/optimizer/states", bytes(16 * MIB), RAW, 400),
         ]
         for name, target, body, headers, wanted in cases:

@@ -196,7 +196,8 @@ def empty(shape: Union[int, tuple[int, ...], list[int]], dtype: Any = "float32")
     start = -memory.__array_interface__["data"][0] % _ALIGN_BYTES
     identity = id(memory)
     _borrowable[identity] = weakref.ref(memory, lambda _: _borrowable.pop(identity, None))
-    return memory[start:start + count * kind.itemsize].view(kind).reshape(dimensions)
+    made: Numbers = memory[start:start + count * kind.itemsize].view(kind).reshape(dimensions)
+    return made
 
 
 def may_borrow(views: list[View]) -> bool:

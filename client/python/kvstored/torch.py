@@ -78,7 +78,8 @@ class KVStoreOptimizer(torch.optim.Optimizer):
 
     @staticmethod
     def _near(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.detach().cpu()
+        near: torch.Tensor = tensor.detach().cpu()
+        return near
 
     def _places(self) -> list[torch.Tensor]:
         """Where weights arrive: the parameters themselves, or memory for those on a device."""

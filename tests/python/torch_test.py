@@ -1,6 +1,8 @@
 """torch's tensors as values and outs, and KVStoreOptimizer. Skipped where torch is missing."""
 
 import copy
+import os
+import re
 import subprocess
 import sys
 
@@ -118,10 +120,11 @@ class Optimizer(case.Case):
             (sum(loss_of(expected, workers * i + rank) for rank in range(workers))
              / workers).backward()
             theirs.step()
+        nets = [model() for _ in range(workers)]  # here: threads share torch's generator
         with case.Server("--num-workers", str(workers)) as server:
             def work(rank):
                 with kvstored.create("dist_sync", server.grpc, rank=rank) as kv:
-                    net = model()
+                    net = nets[rank]
                     with torch.no_grad():  # only rank 0's weights count
                         for parameter in net.parameters():
                             parameter += rank
@@ -149,6 +152,27 @@ class Optimizer(case.Case):
     def test_a_store_without_an_optimizer_is_refused(self):
         with kvstored.create("local") as kv, self.refused("OPTIMIZER_NOT_SET"):
             KVStoreOptimizer(model().parameters(), kv)
+
+
+class Example(case.Case):
+    COMMAND = [sys.executable, str(case.SOURCE / "examples" / "torch_train.py")]
+
+    def accuracy(self, said):
+        """Of all workers the same, since they end with the same weights."""
+        found = set(re.findall(r"accuracy ([0-9.]+)$", said, re.M))
+        self.assertEqual(1, len(found), said)
+        return float(found.pop())
+
+    def run_example(self, *arguments):
+        return subprocess.Popen([*self.COMMAND, *arguments], text=True, stdout=subprocess.PIPE,
+                                env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    def test_it_learns_alone_and_with_a_second_worker(self):
+        self.assertGreater(self.accuracy(self.run_example().communicate(timeout=60)[0]), 0.95)
+        with case.Server("--num-workers", "2") as server:
+            workers = [self.run_example(server.grpc) for _ in range(2)]
+            said = [worker.communicate(timeout=60)[0] for worker in workers]
+        self.assertGreater(self.accuracy("".join(said)), 0.95)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@ model in numpy.
 
 usage: random_programs_test.py [FIRST [LAST]]      seeds; 1 to 20 unless said
 
-A seed makes a store (embedded, synchronous or asynchronous), keys, an optimizer, and what each
-worker does; each runs it on a thread of its own, with a connection of its own. What is pulled must
-be what the model has:
+A seed makes a store (embedded, synchronous or asynchronous), keys, an optimizer, sometimes gradient
+compression, and what each worker does; each runs it on a thread of its own, with a connection of
+its own. What is pulled must be what the model has:
 
 - local and dist_sync: to the bit. The model adds device values from left to right and workers by
   rank; with an optimizer the numbers are such that no sum is rounded.
@@ -25,6 +25,8 @@ from kvstored import RowSparse
 STEPS_MAX = 12
 WORKERS_MAX = 7
 DEVICES_MAX = 3
+COMPRESSIONS = [{"type": "2bit", "threshold": 0.5}, {"type": "2bit", "threshold": 1.25},
+                {"type": "1bit", "threshold": 0}, {"type": "fp16"}]
 
 
 class Plan:
@@ -45,19 +47,36 @@ class Plan:
         self.optimizer = choices[self.random.randint(len(choices))]
         kinds = ["float32", "float64"]
         if self.optimizer is None:
-            kinds += ["float16", "int32", "int64", "uint8"]
+            kinds += ["float16", "int8", "int32", "int64", "uint8"]
         self.dtype = str(self.random.choice(kinds))
+        self.compression = None
+        if self.sync and self.random.rand() < 0.3:
+            self.compression = COMPRESSIONS[self.random.randint(len(COMPRESSIONS))]
+            self.dtype = "float32"
+        self.left = {}  # of the values of a worker, or of each device of an embedded store, by key
         count = self.random.randint(1, 5)
         self.keys = [i * 7 - 3 for i in range(count)] if self.random.rand() < 0.5 else \
             [f"layer.{i}" for i in range(count)]
         self.shapes = {key: self.shape() for key in self.keys}
         self.sparse = {key for key in self.keys
-                       if self.optimizer and self.shapes[key] and self.random.rand() < 0.3}
+                       if self.optimizer and self.compression is None and self.shapes[key]
+                       and self.random.rand() < 0.3}
         self.first = {key: self.numbers(key) for key in self.keys}
         self.values = {key: value.copy() for key, value in self.first.items()}
         self.steps = [[] for _ in range(self.workers)]
         for _ in range(self.random.randint(1, STEPS_MAX + 1)):
             (self.sync_step if self.sync else self.async_step)()
+
+    def features(self):
+        """What the program has in it, to be counted."""
+        verbs = {verb for steps in self.steps for verb, keys, _, _ in steps}
+        found = [self.type, self.dtype, *sorted(verbs)]
+        if self.sparse & {key for steps in self.steps for verb, keys, _, _ in steps
+                          if verb.endswith("pull") for key in keys}:
+            found.append("row_sparse_pull")
+        if self.compression is not None:
+            found.append(self.compression["type"])
+        return found
 
     def shape(self):
         if self.random.rand() < 0.03:
@@ -71,6 +90,9 @@ class Plan:
         return numpy.asarray(self.random.randint(0, 9, size=shape)).astype(self.dtype)
 
     def gradient(self, key):
+        if self.compression is not None:
+            quarters = self.random.randint(-8, 9, size=self.shapes[key])
+            return numpy.asarray(quarters / 4, "float32")
         if key not in self.sparse:
             return self.numbers(key)
         rows, *shape = self.shapes[key]
@@ -85,6 +107,29 @@ class Plan:
     def gradients(self, keys):
         return [[self.gradient(key) for _ in range(self.random.randint(1, DEVICES_MAX + 1))]
                 for key in keys]
+
+    def contribution(self, worker, key, values):
+        """What a worker's push adds to the sum: each device of an embedded store encodes its own
+        value, a worker of a server the sum of its devices."""
+        if self.compression is None:
+            return add(values)
+        if self.type == "local":
+            return add([self.encoded((key, device), value) for device, value in enumerate(values)])
+        return self.encoded((key, worker), add(values))
+
+    def encoded(self, whose, value):
+        """What comes out at the other end; what is lost stays for the next time."""
+        if self.compression["type"] == "fp16":
+            return value.astype("float16").astype("float32")
+        left = self.left.get(whose, numpy.zeros_like(value)) + value
+        if self.compression["type"] == "1bit":
+            sent = numpy.where(left > 0, 1, -1)
+        else:
+            bound = self.compression["threshold"]
+            sent = numpy.where(left >= bound, bound, numpy.where(left <= -bound, -bound, 0))
+        sent = numpy.asarray(sent, "float32")
+        self.left[whose] = left - sent
+        return sent
 
     def apply(self, key, total):
         """The optimizer, on the sum of a round or of one push."""
@@ -108,7 +153,8 @@ class Plan:
                  for _ in range(self.workers)]
         if verb in ("push", "pushpull"):
             for i, key in enumerate(keys):
-                self.apply(key, add([add(values[i]) for values in given]))
+                self.apply(key, add([self.contribution(worker, key, values[i])
+                                     for worker, values in enumerate(given)]))
         for worker in range(self.workers):
             self.steps[worker].append((verb, keys, given[worker],
                                        [self.values[key].copy() for key in keys]))
@@ -142,13 +188,15 @@ class Worker:
         self.rank = rank
         self.own = {key: value.copy() for key, value in plan.first.items()}
         self.kv = kvstored.create(plan.type, address, store=store, rank=rank) \
-            if plan.type != "local" else kvstored.create("local")
+            if plan.type != "local" else kvstored.create("device" if plan.compression else "local")
 
     def run(self):
         plan = self.plan
         with self.kv as kv:
             if plan.optimizer is not None:
                 kv.set_optimizer(plan.optimizer)
+            if plan.compression is not None:
+                kv.set_gradient_compression(plan.compression)
             values = [plan.first[key] if self.rank == 0 else numpy.ones_like(plan.first[key])
                       for key in plan.keys]
             for key, value in zip(plan.keys, values):
@@ -268,7 +316,8 @@ def main():
             except Exception:
                 print(f"failed: {sys.argv[0]} {seed} {seed}", flush=True)
                 raise
-            kinds[plan.type] = kinds.get(plan.type, 0) + 1
+            for kind in plan.features():
+                kinds[kind] = kinds.get(kind, 0) + 1
     print(f"seeds {first} to {last}: {kinds} in {time.monotonic() - start:.1f} s")
 
 

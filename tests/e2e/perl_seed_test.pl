@@ -164,6 +164,26 @@ my %both = (
         is($kv->optimizer->{momentum}, 0.5, 'the optimizer of the file');
         is(reason_of(sub { $kv->load_optimizer_states("$folder/none") }), 'IO_ERROR', 'no file');
         is(reason_of(sub { $kv->save_optimizer_states }), 'INVALID_FIELD', 'no path');
+        my @seen;
+        my $bytes = -s "$folder/whole";
+        $kv->load_optimizer_states("$folder/whole", progress => sub { push @seen, "@_" });
+        is($seen[-1], "$bytes $bytes", 'progress of a load');
+        @seen = ();
+        $kv->save_optimizer_states("$folder/again", progress => sub { push @seen, "@_" });
+        $bytes = -s "$folder/again";
+        is($seen[-1], "$bytes $bytes", 'and of a save');
+        my $calls = 0;
+        my $dies  = sub { $calls++; die "enough\n" };
+        is(reason_of(sub { $kv->load_optimizer_states("$folder/whole", progress => $dies) }),
+            "enough\n", 'what progress dies with is told');
+        is($calls, 1, 'and it is called no more');
+        my $rank = sub { $kv->rank };
+        is(reason_of(sub { $kv->load_optimizer_states("$folder/whole", progress => $rank) }),
+            'INVALID_FIELD', 'progress does not call its store');
+        is(reason_of(sub { $kv->load_optimizer_states("$folder/whole", progress => 1) }),
+            'INVALID_FIELD', 'it is code');
+        $kv->load_optimizer_states("$folder/whole");
+        is($calls, 1, 'and of one call alone');
     },
     'row_sparse_pull' => sub {
         my ($kv) = @_;

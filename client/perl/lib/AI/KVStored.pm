@@ -110,7 +110,7 @@ sub pointer
     AI::KVStored::Error->throw(STOPPING => 'the store is closed') if !defined $self->{pointer};
     AI::KVStored::Error->throw(NOT_REGISTERED => 'the store is that of the process that created it')
         if $self->{process} != $$;
-    AI::KVStored::Error->invalid('an updater calls its own store') if $self->{updating};
+    AI::KVStored::Error->invalid("$self->{inside} calls its own store") if $self->{inside};
     return $self->{pointer};
 }
 
@@ -385,21 +385,51 @@ sub save_optimizer_states
     my ($self, $path, @rest) = @_;
     unshift @rest, 'dump_optimizer' if @rest % 2;
     my %given = @rest;
-    AI::KVStored::Error->invalid('save_optimizer_states takes a path and dump_optimizer')
-        if !defined $path || grep { $_ ne 'dump_optimizer' } keys %given;
-    $self->check(
-        AI::KVStored::Library::kv_save_optimizer_states(
-            $self->pointer, $path, $given{dump_optimizer} ? 1 : 0
-        )
+    AI::KVStored::Error->invalid(
+        'save_optimizer_states takes a path, dump_optimizer and progress')
+        if !defined $path || grep { !/^(dump_optimizer|progress)$/ } keys %given;
+    return $self->move_states(
+        $given{progress},
+        sub {
+            AI::KVStored::Library::kv_save_optimizer_states($self->pointer, $path,
+                $given{dump_optimizer} ? 1 : 0);
+        }
     );
-    return;
 }
 
 sub load_optimizer_states
 {
-    my ($self, $path) = @_;
-    AI::KVStored::Error->invalid('load_optimizer_states takes a path') if !defined $path;
-    $self->check(AI::KVStored::Library::kv_load_optimizer_states($self->pointer, $path));
+    my ($self, $path, @rest) = @_;
+    my %given = @rest % 2 ? (nothing => 1) : @rest;
+    AI::KVStored::Error->invalid('load_optimizer_states takes a path and progress')
+        if !defined $path || grep { $_ ne 'progress' } keys %given;
+    return $self->move_states($given{progress},
+        sub { AI::KVStored::Library::kv_load_optimizer_states($self->pointer, $path) });
+}
+
+# The call, with $progress->($done_bytes, $total_bytes) meanwhile. Where that dies it is called no
+# more, and the call dies with its words once it has ended.
+sub move_states
+{
+    my ($self, $progress, $call) = @_;
+    AI::KVStored::Error->invalid('progress is a code reference')
+        if defined $progress && ref $progress ne 'CODE';
+    my $error;
+    my $closure = defined $progress
+        ? AI::KVStored::Library::closure(
+            sub {
+                return if defined $error;
+                local $self->{inside} = 'progress';
+                eval { $progress->(@_[0, 1]); 1 } or $error = $@ || 'progress has died';
+            }
+        )
+        : undef;
+    AI::KVStored::Library::kv_set_progress($self->pointer, $closure, undef);
+    my $status = $call->();
+    my $failed = $status == 0 ? undef : eval { $self->check($status); 1 } ? undef : $@;
+    AI::KVStored::Library::kv_set_progress($self->pointer, undef, undef);
+    die $error if defined $error;
+    die $failed if defined $failed;
     return;
 }
 
@@ -410,7 +440,7 @@ sub call_updater
     return if defined $self->{updater_error};
     my $key = AI::KVStored::Library::load()->cast(opaque => string => $name);
     utf8::decode($key);
-    local $self->{updating} = 1; # the library would wait for itself
+    local $self->{inside} = 'an updater'; # the library would wait for itself
     eval {
         my $value = AI::KVStored::Array::from_memory($stored);
         $updater->($key, AI::KVStored::Array::from_memory($input), $value);

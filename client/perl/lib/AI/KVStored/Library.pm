@@ -17,6 +17,8 @@ use FFI::Platypus::Buffer qw(scalar_to_pointer);
 # AMD64, AAPCS64): kv_key, the first argument of an updater, stands as its two members.
 use constant UPDATER => '(opaque,sint64,opaque,opaque,opaque)->void';
 
+use constant PROGRESS => '(uint64,uint64,opaque)->void';
+
 # Room for structs that the library fills, more than any of them has.
 use constant STRUCT_BYTES => 512;
 
@@ -51,6 +53,7 @@ my %functions = (
     kv_set_gradient_compression => [[qw(opaque string)]                               => 'int'],
     kv_save_optimizer_states    => [[qw(opaque string int)]                           => 'int'],
     kv_load_optimizer_states    => [[qw(opaque string)]                               => 'int'],
+    kv_set_progress     => [['opaque', PROGRESS, 'opaque']                            => 'void'],
     kv_set_updater      => [['opaque', UPDATER, 'opaque']                             => 'int'],
     kv_barrier          => [[qw(opaque uint64)]                                       => 'int'],
     kv_send_command     => [[qw(opaque int string)]                                   => 'int'],

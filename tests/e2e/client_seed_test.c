@@ -2,8 +2,10 @@
 #include "tests/e2e/client_server.h"
 
 #include <kvstore/kvstore.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -362,6 +364,75 @@ static void an_out_of_another_size_is_refused(void **state)
     assert_three(kv, 2);
 }
 
+static void rows_of_the_page_are_pulled(void **state)
+{
+    kv_store *kv = ((fixture *)*state)->kv;
+    static const uint64_t square[] = {3, 3};
+    static const uint64_t two = 2;
+    float ones[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1};
+    int64_t all_ids[3] = {0, 1, 2};
+    kv_key key = {.name = "3"};
+    kv_row_sparse value = {ones, KV_F32, 2, square, all_ids, KV_I64, 3};
+    ok(kv, kv_init_row_sparse(kv, &key, &value, 1));
+    static const struct {
+        int64_t asked[2];
+        uint64_t count;
+        int64_t got[2];
+    } pulls[] = {{{0, 2}, 2, {0, 2}}, {{2, 2}, 1, {2}}, {{1, 0}, 2, {0, 1}}};
+    for (size_t i = 0; i < sizeof pulls / sizeof pulls[0]; i++) {
+        float rows[6] = {0};
+        int64_t ids[2] = {-1, -1};
+        kv_row_sparse out = {rows, KV_F32, 2, square, ids, KV_I64, 0};
+        kv_array asked = {(void *)(uintptr_t)pulls[i].asked, KV_I64, 1, &two};
+        ok(kv, kv_row_sparse_pull(kv, &key, &out, NULL, &asked, 1, 1, 0, NULL));
+        ok(kv, kv_wait(kv, KV_FOREVER));
+        assert_int_equal(out.count, pulls[i].count);
+        for (uint64_t row = 0; row < out.count; row++) {
+            assert_int_equal(ids[row], pulls[i].got[row]);
+            assert_memory_equal(&rows[3 * row], ones, 3 * sizeof(float));
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ a server alone */
+
+static void *enter_and_pull(void *given)
+{
+    kv_store *kv = given;
+    static _Thread_local numbers got;
+    got = all(-1);
+    kv_array out = array(&got);
+    bool done = kv_barrier(kv, 0) == 0 && kv_pull(kv, &three, &out, NULL, 1, 0, NULL) == 0 &&
+                kv_wait(kv, KV_FOREVER) == 0;
+    return (void *)(uintptr_t)(done && got.at[0] == 2 && got.at[ELEMENTS - 1] == 2);
+}
+
+static void rank_0_inits_and_all_pull_after_a_barrier(void **state)
+{
+    (void)state;
+    static const char *const arguments[] = {"--num-workers", "2", NULL};
+    kvs_test_server *server = kvs_test_server_open(program, arguments);
+    kv_store *workers[2];
+    for (int rank = 0; rank < 2; rank++) {
+        kv_options options;
+        kv_options_init(&options);
+        options.rank = rank;
+        assert_int_equal(kv_create("dist_sync", kvs_test_server_address(server), &options,
+                                   &workers[rank], NULL, 0),
+                         0);
+    }
+    pthread_t second;
+    void *done = NULL;
+    assert_int_equal(pthread_create(&second, NULL, enter_and_pull, workers[1]), 0);
+    init_three(workers[0], 2);
+    assert_non_null(enter_and_pull(workers[0]));
+    assert_int_equal(pthread_join(second, &done), 0);
+    assert_non_null(done);
+    assert_int_equal(kv_close(workers[0]), 0);
+    assert_int_equal(kv_close(workers[1]), 0);
+    assert_int_equal(kvs_test_server_close(server), 0);
+}
+
 /* ------------------------------------------------------------------ local alone */
 
 static void add_twice(kv_key key, const kv_array *input, kv_array *stored, void *context)
@@ -447,7 +518,7 @@ static void unknown_types_are_local(void **state)
         EACH(broadcast_is_an_init_and_a_pull), EACH(type_rank_and_num_workers_are_told),           \
         EACH(optimizer_is_given_back_as_it_was_set), EACH(pull_of_an_unknown_key_is_refused),      \
         EACH(keys_of_two_kinds_do_not_mix), EACH(names_are_keys_as_well),                          \
-        EACH(an_out_of_another_size_is_refused)
+        EACH(an_out_of_another_size_is_refused), EACH(rows_of_the_page_are_pulled)
 
 int main(int argc, char **argv)
 {
@@ -460,6 +531,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest server[] = {
         BOTH,
         EACH(equal_second_init_changes_nothing_at_a_server),
+        cmocka_unit_test(rank_0_inits_and_all_pull_after_a_barrier),
     };
     if (argc < 2) {
         print_error("usage: %s KVSTORED\n", argv[0]);

@@ -1,5 +1,9 @@
 """Every example of MXNet's KVStore page, embedded and through a server."""
 
+import contextlib
+import io
+import os
+import tempfile
 import unittest
 
 import numpy
@@ -131,6 +135,29 @@ class Examples:
         self.kv._barrier()
         self.assert_three(2)
 
+    def test_the_rows_of_the_page(self):
+        a = kvstored.RowSparse.zeros((3, 3))
+        self.kv.init("3", kvstored.RowSparse.from_dense(numpy.ones((3, 3), "float32")))
+        for row_ids, rows in (([0, 2], [0, 2]), ([2, 2], [2]), ([1, 0], [0, 1])):
+            self.kv.row_sparse_pull("3", out=a, row_ids=numpy.array(row_ids, "int64"))
+            expected = numpy.zeros((3, 3))
+            expected[rows] = 1
+            self.assert_array(expected, a.todense())
+
+    def test_states_are_saved_and_loaded(self):
+        self.init_three()
+        self.kv.set_optimizer(kvstored.optimizer.SGD(learning_rate=1, momentum=0.5))
+        self.kv.push(3, ones())
+        with tempfile.TemporaryDirectory() as folder:
+            for dump in (False, True):
+                fname = os.path.join(folder, f"states.{dump}")
+                self.kv.save_optimizer_states(fname, dump_optimizer=dump)
+            self.kv.push(3, ones())
+            self.assert_three(-0.5)
+            self.kv.load_optimizer_states(fname)
+        self.kv.push(3, ones())
+        self.assert_three(-2)
+
     def test_a_command_is_executed(self):
         self.kv._send_command_to_servers(7, "hello")
 
@@ -141,6 +168,20 @@ class Local(Examples, case.Case):
     def setUp(self):
         self.kv = kvstored.create("local")
         self.addCleanup(self.kv.close)
+
+    def test_the_updater_of_the_page(self):
+        def update(key, input, stored):
+            print(f"update on key: {key}")
+            stored += input * 2
+
+        self.kv.init(3, ones() * 4)
+        self.kv._set_updater(update)
+        self.assert_three(4)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            self.kv.push(3, ones())
+        self.assertEqual("update on key: 3\n", printed.getvalue())
+        self.assert_three(6)
 
     def test_an_updater_changes_the_stored_value(self):
         seen = []
@@ -179,10 +220,34 @@ class Distributed(Examples, case.Case):
     type = "dist_sync"
 
     def setUp(self):
-        server = case.Server()
-        self.addCleanup(server.__exit__, None, None, None)
-        self.kv = kvstored.create(self.type, server.grpc)
+        self.server = case.Server()
+        self.addCleanup(self.server.__exit__, None, None, None)
+        self.kv = kvstored.create(self.type, self.server.grpc)
         self.addCleanup(self.kv.close)
+
+    def test_two_bits_take_a_threshold_or_the_default(self):
+        self.kv.set_gradient_compression({"type": "2bit"})  # 0.5
+        self.init_three()
+        for threshold in (0.5, 2):
+            self.kv.push(3, ones() * 9)
+            self.assert_three(threshold)
+            self.kv.set_gradient_compression({"type": "2bit", "threshold": 2})
+
+    def test_machine_0_inits_and_all_pull_after_a_barrier(self):
+        case.create_store(self.server, "two", type="dist_sync", num_workers=2)
+        workers = [kvstored.create("dist_sync", self.server.grpc, store="two", rank=rank)
+                   for rank in range(2)]
+
+        def work(kv):
+            if kv.rank == 0:
+                kv.init(3, ones() * 2)
+            kv._barrier()
+            a = zeros()
+            kv.pull(3, out=a)
+            kv.close()
+            return a
+
+        self.assert_array(2, case.together(*[lambda kv=kv: work(kv) for kv in workers]))
 
     def test_an_updater_is_for_embedded_stores(self):
         with self.refused("UNIMPLEMENTED"):

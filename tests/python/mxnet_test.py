@@ -208,12 +208,12 @@ class Training(case.Case):
         net.initialize(mxnet.init.Xavier(), force_reinit=True)
         return net
 
-    def train(self, net, trainer, steps=4):
-        for i in range(steps):
+    def train(self, net, trainer, batch=2):
+        for i in range(4):
             with mxnet.autograd.record():
                 loss = (net(nd.arange(6).reshape((2, 3)) * (i + 1) / 10) ** 2).sum()
             loss.backward()
-            trainer.step(2)
+            trainer.step(batch)
         return net.weight.data().asnumpy()
 
     def test_a_trainer_trains_as_with_mxnets_own(self):
@@ -232,6 +232,16 @@ class Training(case.Case):
         for place in (0, 1):
             for ours in found[1:]:
                 numpy.testing.assert_allclose(ours[place], found[0][place], rtol=1e-5, atol=1e-6)
+
+    def test_another_batch_size_is_heard_by_an_embedded_store(self):
+        found = []
+        for kv in (mxnet.kv.create("local"), kvstored.mxnet.create("local")):
+            net = self.net()
+            trainer = mxnet.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1},
+                                          kvstore=kv, update_on_kvstore=True)
+            self.train(net, trainer, batch=2)
+            found.append(self.train(net, trainer, batch=5))
+        numpy.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-6)
 
     def test_a_trainer_saves_and_loads_its_states(self):
         with tempfile.TemporaryDirectory() as folder:

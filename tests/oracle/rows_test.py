@@ -19,8 +19,8 @@ SHAPE = (12, 4)
 COMMON = [
     {},
     {"wd": 0.01, "rescale_grad": 0.5, "clip_gradient": 0.3},
-    {"begin_num_update": 3, "lr_scheduler": {"name": "factor", "step": 100, "factor": 0.9,
-                                             "base_lr": 0.02}},
+    {"wd": 0.02, "rescale_grad": 0.7, "begin_num_update": 3,
+     "lr_scheduler": {"name": "factor", "step": 100, "factor": 0.9, "base_lr": 0.02}},
 ]
 ALWAYS_LAZY = {"adagrad", "ftrl"}
 
@@ -41,12 +41,9 @@ def settings():
 
 
 def quick_settings():
-    """In turn with other common numbers."""
-    found = {}
-    for said in settings():
-        kind = (said["name"], said["rules"], said.get("lazy_update"))
-        found.setdefault(kind, []).append(said)
-    return [several[i % len(several)] for i, several in enumerate(found.values(), 4)]
+    """The last of each kind: decay and a schedule move what a lazy rule leaves alone."""
+    return list({(said["name"], said["rules"], said.get("lazy_update")): said
+                 for said in settings()}.values())
 
 
 class Rows:

@@ -296,6 +296,34 @@ class Waits(case.Case):
         return kvstored.create("dist_sync", self.server.grpc, store=name, rank=1)
 
 
+class Borrowed(case.Case):
+    """A push to a server that has stopped: what has not been sent is read when it goes on."""
+
+    def pushed(self, value, **arguments):
+        """What arrives of a value whose last number changes after the push has returned."""
+        with case.Server() as server, kvstored.create("dist_sync", server.grpc,
+                                                      credit_bytes=1 << 20) as kv:
+            kv.init("w", numpy.zeros_like(value))
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                kv.push("w", value, **arguments)
+                value[-1] = 7
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            out = numpy.zeros_like(value)
+            kv.pull("w", out)
+            self.assert_array(1, out[:1])
+            return out[-1]
+
+    def test_a_value_is_copied_unless_it_is_lent(self):
+        count = 1 << 23  # 32 MiB, of which a fraction may be under way
+        lent = kvstored.empty(count)
+        lent[:] = 1
+        self.assertEqual(1, self.pushed(ones(count)))
+        self.assertEqual(7, self.pushed(ones(count), copy=False))
+        self.assertEqual(7, self.pushed(lent))
+
+
 class Processes(case.Case):
     def test_an_interrupt_ends_create(self):
         """At an address where nobody answers."""

@@ -1,4 +1,5 @@
-"""The blocks of README.md and docs/PYTHON.md marked `python run`, what they print, the example."""
+"""The blocks of README.md and docs/PYTHON.md marked `python run`, what they print, the example, and
+the table of examples of docs/TESTING.md."""
 
 import contextlib
 import io
@@ -40,6 +41,23 @@ class Documents(case.Case):
 
     def test_the_readme(self):
         self.check("README.md", 1)
+
+    def test_the_examples_of_mxnets_page_are_where_the_table_says(self):
+        text = (case.SOURCE / "docs" / "TESTING.md").read_text(encoding="utf-8")
+        table = text.split("## The examples of MXNet's page")[1].split("\n## ")[0]
+        rows = [row.split("|")[2:5] for row in re.findall(r"^\| .*$", table, re.M)[1:]]
+        self.assertGreater(len(rows), 14)
+        tests = [("tests/python/seed_test.py", r"`(test_\w+)`"),
+                 ("tests/e2e/client_seed_test.c", r"`([a-z]\w+)`"),
+                 ("tests/e2e/perl_seed_test.pl", r"^ (\w.*) $")]
+        for row in rows:
+            for cell, (path, pattern) in zip(row, tests):
+                files = [path, *re.findall(r"`(tests/\S+)`", cell)]
+                code = "".join((case.SOURCE / file).read_text(encoding="utf-8") for file in files)
+                names = re.findall(pattern, cell)
+                self.assertTrue(names or len(files) > 1, cell)
+                for name in names:
+                    self.assertRegex(code, rf"\b{name}\b")
 
     def test_the_example(self):
         command = [sys.executable, str(case.SOURCE / "examples" / "push_pull.py")]

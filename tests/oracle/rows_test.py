@@ -50,8 +50,7 @@ class Rows:
     """A rule of the oracle, fed with rows."""
 
     def __init__(self, said, weight, key):
-        name = said["name"].capitalize().replace("Ccsgd", "Sgd")
-        self.rule = getattr(oracle, name)(said, weight, key)
+        self.rule = oracle.rules.rule_of(said["name"])(said, weight, key)
         self.lazy = said.get("lazy_update", said["name"] in ALWAYS_LAZY)
 
     @property

@@ -23,6 +23,7 @@ class Optimizer:
     wd                weight decay
     rescale_grad      every gradient is multiplied by it first
     clip_gradient     the absolute value that no rescaled gradient exceeds; None: no limit
+    clip_norm         the length that no rescaled gradient of a key exceeds; None: no limit
     multi_precision   keeps float32 masters of float16 and bfloat16 weights
     begin_num_update  where the count of updates begins
     lr_mult, wd_mult  factors by key
@@ -33,6 +34,7 @@ class Optimizer:
     wd: Optional[float] = None
     rescale_grad: Optional[float] = None
     clip_gradient: Optional[float] = None
+    clip_norm: Optional[float] = None
     lr_scheduler: Optional[LRScheduler] = None
     multi_precision: Optional[bool] = None
     begin_num_update: Optional[int] = None
@@ -245,7 +247,6 @@ class LARS(Optimizer):
     eps: Optional[float] = None
     epsilon: Optional[float] = None
     momentum_correction: Optional[bool] = None
-    lazy_update: Optional[bool] = None
 
 
 @dataclass(kw_only=True)

@@ -35,9 +35,11 @@ typedef struct kvs_frame_view {
     bool has_crc32c;
     uint32_t crc32c;
     bool has_shard_parts;
+    kvs_codec value_codec;
     const kvs_part_header *parts;
     size_t part_count;
-    kvs_payload payload; /* the sum of the parts' payload_bytes is checked to be payload.bytes */
+    size_t covered_parts; /* decode: with those that one header stands for */
+    kvs_payload payload;  /* the sum of the parts' payload_bytes is checked to be payload.bytes */
 } kvs_frame_view;
 
 kvs_status kvs_frame_decode(const kvs_span *spans, size_t span_count, kvs_codec_scratch *scratch,

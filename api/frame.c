@@ -12,6 +12,7 @@ enum {
     FRAME_SHARD_PARTS = 6,
     FRAME_DURABLE = 7,
     FRAME_CRC32C = 8,
+    FRAME_VALUE_CODEC = 9,
     FRAME_DATA = KVS_WIRE_DATA
 };
 
@@ -30,7 +31,8 @@ enum {
     PART_PAYLOAD_BYTES = 12,
     PART_VERSION = 13,
     PART_ROW_IDS = 14,
-    PART_THRESHOLD = 15
+    PART_THRESHOLD = 15,
+    PART_EMPTY_PARTS = 16
 };
 
 /* ------------------------------------------------------------------ one part header */
@@ -49,6 +51,8 @@ static uint64_t *part_number(kvs_part_header *part, uint32_t number)
         return &part->after;
     case PART_PAYLOAD_BYTES:
         return &part->payload_bytes;
+    case PART_EMPTY_PARTS:
+        return &part->empty_parts;
     default:
         return NULL;
     }
@@ -171,6 +175,9 @@ static kvs_status read_number(const kvs_wire_field *field, kvs_frame_view *out,
     case FRAME_DURABLE:
         out->durable = field->value != 0;
         break;
+    case FRAME_VALUE_CODEC:
+        out->value_codec = (kvs_codec)(uint32_t)field->value;
+        break;
     default:
         out->has_crc32c = true;
         out->crc32c = (uint32_t)field->value;
@@ -219,6 +226,22 @@ static kvs_status read_bytes(kvs_wire *wire, const kvs_wire_field *field, kvs_wi
     }
 }
 
+/* Counts the parts that the headers stand for. */
+static kvs_status count_parts(kvs_frame_view *frame, kvs_problem *problem)
+{
+    for (size_t i = 0; i < frame->part_count; i++) {
+        uint64_t run = frame->parts[i].empty_parts;
+        if (run > KVS_FRAME_PARTS_MAX || frame->covered_parts > KVS_FRAME_PARTS_MAX) {
+            break;
+        }
+        frame->covered_parts += run > 0 ? (size_t)run : 1;
+    }
+    return frame->covered_parts <= KVS_FRAME_PARTS_MAX && frame->covered_parts >= frame->part_count
+               ? KVS_OK
+               : kvs_problem_set(problem, KVS_TOO_LARGE, "a frame stands for at most %u parts",
+                                 KVS_FRAME_PARTS_MAX);
+}
+
 static kvs_status check_payload(const kvs_frame_view *frame, kvs_problem *problem)
 {
     uint64_t sum = 0;
@@ -251,6 +274,7 @@ kvs_status kvs_frame_read(kvs_wire *wire, kvs_codec_scratch *scratch, kvs_frame_
         case FRAME_MEMBERSHIP:
         case FRAME_DURABLE:
         case FRAME_CRC32C:
+        case FRAME_VALUE_CODEC:
             status = read_number(&field, &frame, problem);
             break;
         case FRAME_STORE:
@@ -272,6 +296,7 @@ kvs_status kvs_frame_read(kvs_wire *wire, kvs_codec_scratch *scratch, kvs_frame_
         return kvs_wire_bad(problem, "Frame");
     }
     frame.parts = scratch->parts;
+    KVS_TRY(count_parts(&frame, problem));
     KVS_TRY(check_payload(&frame, problem));
     *out = frame;
     return KVS_OK;
@@ -320,7 +345,8 @@ static size_t part_size(const kvs_part_header *part)
            kvs_wire_number_size(signed_number(part->priority)) + (part->has_weight ? 9u : 0u) +
            kvs_wire_number_size(part->payload_bytes) +
            (has_version(part) ? kvs_wire_version_size(part->version) : 0) +
-           kvs_wire_text_size(part->row_ids_bytes) + (part->threshold != 0 ? 5u : 0u);
+           kvs_wire_text_size(part->row_ids_bytes) + (part->threshold != 0 ? 5u : 0u) +
+           (part->empty_parts != 0 ? 1 + kvs_wire_number_size(part->empty_parts) : 0);
 }
 
 static void put_part(kvs_head *head, const kvs_part_header *part)
@@ -356,6 +382,7 @@ static void put_part(kvs_head *head, const kvs_part_header *part)
         kvs_wire_put_tag(head, PART_THRESHOLD, KVS_WIRE_FIXED32);
         kvs_wire_put_fixed(head, bits, sizeof(bits));
     }
+    kvs_wire_put_number(head, PART_EMPTY_PARTS, part->empty_parts); /* its tag takes two bytes */
 }
 
 kvs_status kvs_frame_size(const kvs_frame_view *view, uint64_t data_bytes, size_t *out)
@@ -368,7 +395,8 @@ kvs_status kvs_frame_size(const kvs_frame_view *view, uint64_t data_bytes, size_
     }
     size_t size = kvs_wire_text_size(view->store_bytes) + kvs_wire_text_size(view->session_bytes) +
                   kvs_wire_number_size(view->epoch) + kvs_wire_number_size(view->membership) +
-                  (view->durable ? 2u : 0u) + (view->has_crc32c ? 5u : 0u);
+                  (view->durable ? 2u : 0u) + (view->has_crc32c ? 5u : 0u) +
+                  kvs_wire_number_size((uint64_t)view->value_codec);
     for (size_t i = 0; i < view->part_count; i++) {
         size_t part = part_size(&view->parts[i]);
         size += 1 + kvs_wire_varint_bytes(part) + part;
@@ -395,6 +423,7 @@ void kvs_frame_put(kvs_head *head, const kvs_frame_view *view, uint64_t data_byt
         kvs_wire_put_tag(head, FRAME_CRC32C, KVS_WIRE_FIXED32);
         kvs_wire_put_fixed(head, view->crc32c, sizeof(view->crc32c));
     }
+    kvs_wire_put_number(head, FRAME_VALUE_CODEC, (uint64_t)view->value_codec);
     if (data_bytes > 0) {
         kvs_wire_put_tag(head, FRAME_DATA, KVS_WIRE_BYTES);
         kvs_wire_put_varint(head, data_bytes);

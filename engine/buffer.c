@@ -22,6 +22,8 @@ static size_t class_bytes(uint32_t size_class)
     return (size_t)(size_class % 4 + 4) << (size_class / 4 + 4);
 }
 
+/* ------------------------------------------------------------------ memory that is no buffer */
+
 bool kvs_budget_charge(kvs_budget *budget, uint64_t bytes)
 {
     uint64_t used = atomic_fetch_add_explicit(&budget->bytes, bytes, memory_order_relaxed);
@@ -36,6 +38,39 @@ void kvs_budget_give_back(kvs_budget *budget, uint64_t bytes)
 {
     atomic_fetch_sub_explicit(&budget->bytes, bytes, memory_order_relaxed);
 }
+
+/* What lies in front of it; as long as the strictest alignment. */
+typedef struct budget_head {
+    _Alignas(16) kvs_budget *budget;
+    size_t bytes; /* with this */
+} budget_head;
+
+kvs_status kvs_budget_alloc(kvs_budget *budget, size_t bytes, void **out)
+{
+    size_t all = bytes + sizeof(budget_head);
+    if (!kvs_budget_charge(budget, all)) {
+        return KVS_OVER_BUDGET;
+    }
+    budget_head *head = malloc(all);
+    if (head == NULL) {
+        kvs_budget_give_back(budget, all);
+        return KVS_NO_MEMORY;
+    }
+    *head = (budget_head){.budget = budget, .bytes = all};
+    *out = head + 1;
+    return KVS_OK;
+}
+
+void kvs_budget_free(void *memory)
+{
+    if (memory != NULL) {
+        budget_head *head = (budget_head *)memory - 1;
+        kvs_budget_give_back(head->budget, head->bytes);
+        free(head);
+    }
+}
+
+/* ------------------------------------------------------------------ pools */
 
 kvs_pool *kvs_pool_open(kvs_backend *backend, kvs_budget *budget)
 {
@@ -84,6 +119,16 @@ void kvs_pool_close(kvs_pool *pool)
 void kvs_pool_trim(kvs_pool *pool)
 {
     free_list(pool, atomic_exchange_explicit(&pool->returned, NULL, memory_order_acquire));
+}
+
+kvs_status kvs_pool_alloc(kvs_pool *pool, size_t bytes, void **out)
+{
+    kvs_status status = kvs_budget_alloc(pool->budget, bytes, out);
+    if (status == KVS_OVER_BUDGET) {
+        kvs_pool_trim(pool);
+        status = kvs_budget_alloc(pool->budget, bytes, out);
+    }
+    return status;
 }
 
 static kvs_status make(kvs_pool *pool, uint32_t size_class, kvs_buffer **out)

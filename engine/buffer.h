@@ -22,6 +22,10 @@ typedef struct kvs_budget {
 /* Charges memory that is of no pool. False: there is no room for it. Any thread. */
 bool kvs_budget_charge(kvs_budget *budget, uint64_t bytes) KVS_MUST_CHECK;
 void kvs_budget_give_back(kvs_budget *budget, uint64_t bytes);
+/* Memory of the host that is no buffer, but stands in the budget: lists of rows. Any thread.
+ * KVS_OVER_BUDGET, KVS_NO_MEMORY */
+kvs_status kvs_budget_alloc(kvs_budget *budget, size_t bytes, void **out) KVS_MUST_CHECK;
+void kvs_budget_free(void *memory); /* accepts NULL */
 
 typedef struct kvs_pool {
     kvs_backend *backend;
@@ -52,6 +56,9 @@ kvs_status kvs_pool_make(kvs_pool *pool, size_t bytes, kvs_buffer **out) KVS_MUS
 /* Frees what has come back and is not in use: after an init that was refused, so that its bytes do
  * not stand in the budget of those that follow. Any thread. */
 void kvs_pool_trim(kvs_pool *pool);
+
+/* kvs_budget_alloc in the pool's budget, if need be in place of what has come back. Any thread. */
+kvs_status kvs_pool_alloc(kvs_pool *pool, size_t bytes, void **out) KVS_MUST_CHECK;
 
 kvs_buffer *kvs_buffer_take(kvs_buffer *buffer);
 

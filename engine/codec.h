@@ -1,4 +1,5 @@
-/* Gradients of f32 in fewer bytes: written by the sender, read where they are summed.
+/* Gradients and values of f32 in fewer bytes: written by the sender, read where they are summed
+ * or, of a pull, where they go.
  *
  * The bytes of a part of n elements, in the order of the elements, little-endian:
  *
@@ -42,20 +43,42 @@ kvs_status kvs_codec_judge(kvs_codec codec, float threshold, uint64_t elements,
 void kvs_codec_decode(kvs_codec codec, float threshold, const kvs_payload *payload, float *target,
                       uint64_t elements, bool first);
 
+/* ------------------------------------------------------------------ values */
+
+/* Can a value be pulled so? F16, BF16 and INT8; the others leave out what only a residual gives
+ * back. Not KVS_CODEC_NONE. */
+bool kvs_codec_of_values(kvs_codec codec);
+
+/* A value travels as runs of `elements` elements, each encoded for itself, one after another. A
+ * part is one run; of rows that are pulled each is one, so that what comes of a row does not depend
+ * on the others. Of a run of more than KVS_PART_ELEMENTS so many are encoded at a time. INT8 of
+ * what is not finite is NaN in its whole block. */
+uint64_t kvs_codec_value_bytes(kvs_codec codec, uint64_t runs, uint64_t elements);
+void kvs_codec_write_value(kvs_codec codec, const float *value, uint64_t runs, uint64_t elements,
+                           uint8_t *out);
+/* payload.bytes is kvs_codec_value_bytes, whatever they are. */
+void kvs_codec_read_value(kvs_codec codec, const kvs_payload *payload, uint64_t runs,
+                          uint64_t elements, float *target);
+
+/* ------------------------------------------------------------------ the sender's choice */
+
 /* What a sender has been told. */
 typedef struct kvs_encoding {
-    kvs_codec codec;
+    kvs_codec codec; /* of pushes; KVS_CODEC_NONE: not said */
     bool random;     /* ENTRIES: drawn; else the largest */
     float threshold; /* 2BIT: the step; 1BIT: above it is a 1 */
     double ratio;    /* ENTRIES: of the elements of a part, at least one is sent */
+    bool has_pull;
+    kvs_codec pull; /* of pulls; KVS_CODEC_NONE: whole */
 } kvs_encoding;
 
-/* {"type": "2bit", "threshold": 0.5}; types: 2bit, 1bit, fp16, bf16, int8, topk, randomk. What the
- * type does not have is not looked at, as in MXNet. KVS_INVALID_FIELD, KVS_INVALID_FRAME,
- * KVS_NO_MEMORY. */
+/* {"type": "2bit", "threshold": 0.5, "pull": "bf16"}; types: 2bit, 1bit, fp16, bf16, int8, topk,
+ * randomk; of pulls: none, fp16, bf16, int8. One of the two fields is needed. What the type does
+ * not have is not looked at, as in MXNet. KVS_INVALID_FIELD, KVS_INVALID_FRAME, KVS_NO_MEMORY. */
 kvs_status kvs_encoding_parse(const char *json, kvs_encoding *out,
                               kvs_problem *problem) KVS_MUST_CHECK;
-const char *kvs_encoding_name(const kvs_encoding *encoding); /* "2bit" */
+const char *kvs_encoding_name(const kvs_encoding *encoding);      /* "2bit"; "": not said */
+const char *kvs_encoding_pull_name(const kvs_encoding *encoding); /* "bf16"; "": whole */
 
 /* The most that a part of so many elements takes. */
 uint64_t kvs_encoding_bytes(const kvs_encoding *encoding, uint64_t elements);

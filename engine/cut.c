@@ -19,16 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void kvs_snapshot_deinit(kvs_snapshot *snapshot)
-{
-    for (size_t i = 0; i < snapshot->parts; i++) {
-        kvs_buffer_unref(snapshot->buffers[i]);
-    }
-    free(snapshot->buffers);
-    free((void *)snapshot->data);
-    memset(snapshot, 0, sizeof *snapshot);
-}
-
 static kvs_key *key_at(const kvs_cut *cut, uint64_t index)
 {
     return cut->key != NULL ? cut->key : kvs_key_table_at(&cut->store->keys, index);
@@ -45,6 +35,7 @@ void kvs_cut_free(kvs_cut *cut)
     }
     kvs_optimizer_unref(cut->optimizer);
     kvs_capture_close(cut->capture);
+    kvs_read_deinit(cut);
     free(cut->buffers);
     free(cut->bindings);
     free((void *)cut->versions);
@@ -68,21 +59,6 @@ static void unlist(kvs_cut *cut)
     pthread_mutex_unlock(&store->mutex);
 }
 
-/* Hands the captured bytes to the caller: nothing here can fail any more. */
-static void fill_snapshot(kvs_cut *cut)
-{
-    kvs_snapshot *out = cut->snapshot;
-    kvs_key_fill_info(cut->store, cut->key, &out->info);
-    out->info.version.count = atomic_load_explicit(&cut->versions[0], memory_order_relaxed);
-    out->parts = cut->key->part_count;
-    for (size_t i = 0; i < out->parts; i++) {
-        out->buffers[i] = cut->buffers[i];
-        out->data[i] = cut->buffers[i]->memory.host;
-    }
-    free(cut->buffers);
-    cut->buffers = NULL;
-}
-
 static void tell(kvs_cut *cut, kvs_status status, const char *detail, uint64_t now_ns)
 {
     kvs_waiter *waiter = atomic_exchange_explicit(&cut->waiter, NULL, memory_order_acq_rel);
@@ -90,11 +66,9 @@ static void tell(kvs_cut *cut, kvs_status status, const char *detail, uint64_t n
         return;
     }
     if (cut->kind == CUT_READ && status == KVS_OK) {
-        fill_snapshot(cut);
+        kvs_read_fill(cut);
     } else if (cut->kind == CUT_READ) {
-        free(cut->snapshot->buffers);
-        free((void *)cut->snapshot->data);
-        memset(cut->snapshot, 0, sizeof *cut->snapshot);
+        kvs_read_drop(cut);
     }
     if (cut->kind == CUT_CAPTURE && status == KVS_OK) {
         *cut->captured = cut->capture;
@@ -121,10 +95,14 @@ static void finish_one(kvs_cut *cut, uint64_t now_ns)
     kvs_store_unref(store);
 }
 
-void kvs_cut_acted(struct kvs_cut *cut, kvs_status status, uint64_t now_ns)
+void kvs_cut_acted(kvs_action *action, kvs_status computed, uint64_t now_ns)
 {
+    kvs_cut *cut = action->cut;
+    kvs_status status = action->status != KVS_OK ? action->status : computed;
     if (status != KVS_OK) {
         atomic_store_explicit(&cut->status, (int)status, memory_order_relaxed);
+    } else if (cut->kind == CUT_READ) {
+        kvs_read_encode(cut, action->part);
     }
     finish_one(cut, now_ns);
 }
@@ -161,8 +139,7 @@ void kvs_cut_act(kvs_action *action, kvs_shard *shard)
         return;
     }
     if (cut->kind == CUT_READ) {
-        cut->buffers[part->index] = kvs_buffer_take(part->value);
-        kvs_batch_download(&shard->batch, part->value);
+        kvs_read_act(cut, part, shard);
         return;
     }
     kvs_buffer *target = cut->buffers[part->index];
@@ -325,8 +302,7 @@ bool kvs_cut_enqueue(kvs_cut *cut)
     return now;
 }
 
-/* KVS_NO_MEMORY: the cut is freed. */
-static kvs_status submit(kvs_cut *cut, uint64_t now_ns)
+kvs_status kvs_cut_submit(kvs_cut *cut, uint64_t now_ns)
 {
     kvs_store *store = cut->store;
     pthread_mutex_lock(&store->mutex);
@@ -375,8 +351,8 @@ kvs_cut *kvs_cut_make(kvs_store *store, kvs_cut_kind kind, kvs_key *key, uint64_
     return cut;
 }
 
-static kvs_key *find(kvs_store *store, const char *key, size_t key_bytes, kvs_waiter *waiter,
-                     uint64_t now_ns)
+kvs_key *kvs_cut_find(kvs_store *store, const char *key, size_t key_bytes, kvs_waiter *waiter,
+                      uint64_t now_ns)
 {
     kvs_key *found =
         key_bytes > KVS_KEY_BYTES_MAX ? NULL : kvs_key_table_find(&store->keys, key, key_bytes);
@@ -385,32 +361,6 @@ static kvs_key *find(kvs_store *store, const char *key, size_t key_bytes, kvs_wa
                           (int)(key_bytes < 200 ? key_bytes : 200), key);
     }
     return found;
-}
-
-void kvs_store_read(kvs_store *store, const char *key, size_t key_bytes, kvs_snapshot *out,
-                    kvs_waiter *waiter, uint64_t now_ns)
-{
-    memset(out, 0, sizeof *out);
-    kvs_key *found = find(store, key, key_bytes, waiter, now_ns);
-    if (found == NULL) {
-        return;
-    }
-    kvs_cut *cut = kvs_cut_make(store, CUT_READ, found, 1, waiter, now_ns);
-    if (cut != NULL) {
-        cut->snapshot = out;
-        cut->buffers = calloc(found->part_count, sizeof *cut->buffers);
-        out->buffers = calloc(found->part_count, sizeof *out->buffers);
-        out->data = calloc(found->part_count, sizeof *out->data);
-    }
-    if (cut == NULL || cut->buffers == NULL || out->buffers == NULL || out->data == NULL) {
-        kvs_snapshot_deinit(out);
-        if (cut != NULL) {
-            kvs_cut_free(cut);
-        }
-        kvs_waiter_finish(waiter, now_ns, KVS_NO_MEMORY, "%s", "");
-        return;
-    }
-    (void)!submit(cut, now_ns); /* a read is always taken */
 }
 
 /* Copies the value into the buffers that it will be. */
@@ -454,7 +404,7 @@ void kvs_store_assign(kvs_store *store, const char *key, size_t key_bytes, kvs_d
                       const kvs_version *if_match, kvs_version *version, kvs_waiter *waiter,
                       uint64_t now_ns)
 {
-    kvs_key *found = find(store, key, key_bytes, waiter, now_ns);
+    kvs_key *found = kvs_cut_find(store, key, key_bytes, waiter, now_ns);
     if (found == NULL) {
         return;
     }
@@ -482,7 +432,7 @@ void kvs_store_assign(kvs_store *store, const char *key, size_t key_bytes, kvs_d
         cut->has_match = true;
         cut->match = *if_match;
     }
-    if (submit(cut, now_ns) != KVS_OK) {
+    if (kvs_cut_submit(cut, now_ns) != KVS_OK) {
         kvs_waiter_finish(waiter, now_ns, KVS_NO_MEMORY, "%s", "");
     }
 }
@@ -570,7 +520,7 @@ void kvs_cut_leave(kvs_store *store, uint32_t rank, uint64_t now_ns)
         return; /* no memory: a cut of a key that it has torn ends at its deadline */
     }
     cut->rank = rank;
-    (void)!submit(cut, now_ns); /* it is always taken */
+    (void)!kvs_cut_submit(cut, now_ns); /* it is always taken */
 }
 
 kvs_optimizer *kvs_store_optimizer(kvs_store *store)
@@ -592,9 +542,7 @@ void kvs_cuts_tick(kvs_store *store, uint64_t now_ns)
             if (now_ns >= cut->deadline_ns) {
                 late = atomic_exchange_explicit(&cut->waiter, NULL, memory_order_acq_rel);
                 if (late != NULL && cut->kind == CUT_READ) {
-                    free(cut->snapshot->buffers);
-                    free((void *)cut->snapshot->data);
-                    memset(cut->snapshot, 0, sizeof *cut->snapshot);
+                    kvs_read_drop(cut);
                 }
             }
         }

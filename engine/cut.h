@@ -37,6 +37,9 @@ struct kvs_cut {
 
     kvs_buffer **buffers;   /* read: captured; assign: to become the values */
     kvs_snapshot *snapshot; /* read: the caller's */
+    kvs_codec codec;        /* read: of values */
+    kvs_buffer **encoded;   /* read: room for encodings, until they are written */
+    kvs_row_cut rows;       /* read: of all parts, or of those with such rows */
     bool has_match;
     kvs_version match;
     kvs_version *assigned;    /* assign: the caller's; may be NULL */
@@ -65,5 +68,31 @@ bool kvs_cut_bind_anew(kvs_cut *cut);
  * the mutex. */
 bool kvs_cut_enqueue(kvs_cut *cut);
 void kvs_cut_start(kvs_cut *cut, uint64_t now_ns);
+/* Both, without the mutex. KVS_NO_MEMORY, of an assignment alone: the cut is freed. */
+kvs_status kvs_cut_submit(kvs_cut *cut, uint64_t now_ns) KVS_MUST_CHECK;
+
+/* A key to make a cut of; NULL: the waiter has been told. */
+kvs_key *kvs_cut_find(kvs_store *store, const char *key, size_t key_bytes, kvs_waiter *waiter,
+                      uint64_t now_ns);
+
+/* ------------------------------------------------------------------ snapshot.c: reads */
+
+/* HOLDER of the part's shard: captures it; after the sync: encodes what was captured. */
+void kvs_read_act(kvs_cut *cut, kvs_part *part, kvs_shard *shard);
+void kvs_read_encode(kvs_cut *cut, const kvs_part *part);
+/* Hands what was captured to the caller: nothing here can fail. Or nothing, as it has failed. */
+void kvs_read_fill(kvs_cut *cut);
+void kvs_read_drop(kvs_cut *cut);
+void kvs_read_deinit(kvs_cut *cut);
+
+/* What of a key is read at one version: borrowed during the call. */
+typedef struct kvs_read_wish {
+    const uint64_t *row_ids; /* ascending, each once; NULL: all */
+    uint64_t row_id_count;
+    kvs_codec codec; /* of values */
+} kvs_read_wish;
+/* As kvs_store_read. KVS_OVER_BUDGET and KVS_NO_MEMORY where rows or encodings find no room. */
+void kvs_key_read(kvs_store *store, kvs_key *key, const kvs_read_wish *wish, kvs_snapshot *out,
+                  kvs_waiter *waiter, uint64_t now_ns);
 
 #endif

@@ -2,6 +2,7 @@
  * to be well-formed, in its place in the order, within its bounds, and of a part that exists. */
 #include "base/check.h"
 #include "engine/codec.h"
+#include "engine/encoded.h"
 #include "engine/rows.h"
 #include "engine/session.h"
 #include "engine/store.h"
@@ -20,14 +21,24 @@ typedef struct push {
 } push;
 
 /* Does the header say something that this version can do? */
-static kvs_status judge_form(const kvs_part_header *header, kvs_problem *problem)
+static kvs_status judge_form(const kvs_part_header *header, kvs_codec value_codec,
+                             kvs_problem *problem)
 {
     if (header->storage != KVS_DENSE && header->storage != KVS_ROW_SPARSE) {
         return kvs_problem_set(problem, KVS_INVALID_FIELD, "%d is no storage",
                                (int)header->storage);
     }
+    if (header->empty_parts > 0) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "empty_parts are of row_sparse, without rows and payload");
+    }
     if (header->has_weight) {
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "weights are not built yet");
+    }
+    if (value_codec != KVS_CODEC_NONE && !kvs_codec_of_values(value_codec)) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "codec %d is none of values: ask for f16, bf16 or int8",
+                               (int)value_codec);
     }
     return KVS_OK;
 }
@@ -144,6 +155,7 @@ static void repeat(const push *in, const kvs_entry *entry)
         op->key = key;
         op->sequence = header->sequence;
         op->duplicate = true;
+        op->value_codec = kvs_encoded_codec(key, in->frame->value_codec);
         kvs_session_chain(session, op);
         return;
     }
@@ -209,12 +221,64 @@ static kvs_status take_rows(kvs_op *op, const kvs_part_header *header)
     if (op->row_count == 0) {
         return KVS_OK;
     }
-    op->rows = malloc(op->row_count * sizeof *op->rows);
-    if (op->rows == NULL) {
-        return KVS_NO_MEMORY;
-    }
+    void *rows = NULL;
+    KVS_TRY(kvs_pool_alloc(op->part->shard->pool, op->row_count * sizeof *op->rows, &rows));
+    op->rows = rows;
     kvs_rows_read(op->part, header, op->rows, &op->ascending);
     return KVS_OK;
+}
+
+/* All that can be said of a part before it costs anything. */
+static kvs_status judge(const push *in, kvs_key *key, kvs_part **part, kvs_problem *problem)
+{
+    const kvs_part_header *header = in->header;
+    KVS_TRY(judge_form(header, in->frame->value_codec, problem));
+    if (key == NULL) {
+        return kvs_problem_set(problem, KVS_KEY_NOT_FOUND, "the store has no key \"%.*s\"",
+                               (int)header->key_bytes, header->key);
+    }
+    if (header->after >= header->sequence) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "after %" PRIu64 " does not come before sequence %" PRIu64,
+                               header->after, header->sequence);
+    }
+    KVS_TRY(judge_part(key, header, part, problem));
+    return header->codec == KVS_CODEC_NONE
+               ? KVS_OK
+               : kvs_codec_judge(header->codec, header->threshold, (*part)->elements, &in->payload,
+                                 problem);
+}
+
+/* The op of a part that was judged, or NULL: it has been refused. */
+static kvs_op *make_op(const push *in, kvs_key *key, kvs_part *part)
+{
+    kvs_session *session = in->session;
+    kvs_problem problem;
+    kvs_op *op = kvs_session_make_op(session, in->channel, KVS_OP_PUSH);
+    if (op == NULL) {
+        (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "too many parts are in flight");
+        refuse(in, &problem);
+        return NULL;
+    }
+    op->key = key;
+    op->part = part;
+    kvs_status status = take_rows(op, in->header);
+    if (status == KVS_OVER_BUDGET) {
+        kvs_session_free_op(session, op);
+        (void)kvs_problem_set(&problem, status, "for the list of its rows");
+        refuse_for_good(in, &problem);
+        return NULL;
+    }
+    if (status == KVS_OK && session->store->kind == KVS_ASYNC) {
+        status = kvs_tally_add(&session->tally, part);
+    }
+    if (status != KVS_OK) {
+        kvs_session_free_op(session, op);
+        (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "no memory to keep count of it");
+        refuse(in, &problem);
+        return NULL;
+    }
+    return op;
 }
 
 /* A part that is new and has its place in the window. */
@@ -225,24 +289,7 @@ static void accept(const push *in, kvs_entry *entry)
     kvs_problem problem = {.status = KVS_OK};
     kvs_part *part = NULL;
     kvs_key *key = kvs_key_table_find(&session->store->keys, header->key, header->key_bytes);
-    kvs_status status = judge_form(header, &problem);
-    if (status == KVS_OK && key == NULL) {
-        status = kvs_problem_set(&problem, KVS_KEY_NOT_FOUND, "the store has no key \"%.*s\"",
-                                 (int)header->key_bytes, header->key);
-    }
-    if (status == KVS_OK && header->after >= header->sequence) {
-        status = kvs_problem_set(&problem, KVS_INVALID_FIELD,
-                                 "after %" PRIu64 " does not come before sequence %" PRIu64,
-                                 header->after, header->sequence);
-    }
-    if (status == KVS_OK) {
-        status = judge_part(key, header, &part, &problem);
-    }
-    if (status == KVS_OK && header->codec != KVS_CODEC_NONE) {
-        status = kvs_codec_judge(header->codec, header->threshold, part->elements, &in->payload,
-                                 &problem);
-    }
-    if (status != KVS_OK) {
+    if (judge(in, key, &part, &problem) != KVS_OK) {
         refuse_for_good(in, &problem);
         return;
     }
@@ -254,25 +301,15 @@ static void accept(const push *in, kvs_entry *entry)
         refuse(in, &problem);
         return;
     }
-    kvs_op *op = kvs_session_make_op(session, in->channel, KVS_OP_PUSH);
+    kvs_op *op = make_op(in, key, part);
     if (op == NULL) {
-        (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "too many parts are in flight");
-        refuse(in, &problem);
-        return;
-    }
-    op->key = key;
-    op->part = part;
-    if (take_rows(op, header) != KVS_OK ||
-        (session->store->kind == KVS_ASYNC && kvs_tally_add(&session->tally, part) != KVS_OK)) {
-        kvs_session_free_op(session, op);
-        (void)kvs_problem_set(&problem, KVS_OVER_CREDIT, "no memory to keep count of it");
-        refuse(in, &problem);
         return;
     }
     op->sequence = header->sequence;
     op->after = header->after;
     op->priority = header->priority;
     op->want_value = in->want_values;
+    op->value_codec = kvs_encoded_codec(key, in->frame->value_codec);
     op->payload = in->payload;
     op->codec = header->codec;
     op->threshold = header->threshold;
@@ -334,6 +371,29 @@ static void push_part(const push *in)
     accept(in, entry);
 }
 
+/* A header that stands for parts without rows: as if each had its own. */
+static void push_run(const push *in, const kvs_part_header *run)
+{
+    kvs_store *store = in->session->store;
+    const kvs_key *key = kvs_key_table_find(&store->keys, run->key, run->key_bytes);
+    kvs_part_header one = *run;
+    push part = *in;
+    bool bare = run->storage == KVS_ROW_SPARSE && run->payload_bytes == 0 &&
+                run->row_ids_bytes == 0 && run->codec == KVS_CODEC_NONE;
+    part.header = &one;
+    one.empty_parts = bare ? 0 : run->empty_parts; /* else each is refused */
+    for (uint64_t i = 0; i < run->empty_parts; i++) {
+        push_part(&part);
+        one.sequence++;
+        one.payload_bytes = 0;
+        one.element_offset += key != NULL ? key->part_elements : one.element_count;
+        if (key != NULL && one.element_offset < key->elements) {
+            uint64_t left = key->elements - one.element_offset;
+            one.element_count = left < key->part_elements ? left : key->part_elements;
+        }
+    }
+}
+
 static void run_consumed(kvs_task *task, uint64_t now_ns)
 {
     kvs_frame *frame = (kvs_frame *)task;
@@ -369,7 +429,11 @@ void kvs_session_push(kvs_session *session, kvs_channel *channel, kvs_frame *fra
         in.header = &headers[i];
         in.payload = kvs_payload_slice(payload, offset, headers[i].payload_bytes);
         offset += headers[i].payload_bytes;
-        push_part(&in);
+        if (headers[i].empty_parts > 0) {
+            push_run(&in, &headers[i]);
+        } else {
+            push_part(&in);
+        }
     }
     kvs_session_send_chains(session, now_ns);
     kvs_session_use_frame(frame, now_ns);

@@ -27,6 +27,11 @@ static const struct {
 };
 #define TYPES (sizeof types / sizeof types[0])
 
+static const char *const pulls[] = {"none", "fp16", "bf16", "int8"};
+static const kvs_codec pull_codecs[] = {KVS_CODEC_NONE, KVS_CODEC_F16, KVS_CODEC_BF16,
+                                        KVS_CODEC_INT8};
+#define PULLS (sizeof pulls / sizeof pulls[0])
+
 /* ------------------------------------------------------------------ what was asked for */
 
 /* A number, or its text, as MXNet's front ends pass it. */
@@ -48,6 +53,29 @@ static void read_number(kvs_json_fields *fields, const char *name, double min, d
     json_decref(number);
 }
 
+static void read_pull(kvs_json_fields *fields, kvs_encoding *out)
+{
+    size_t type = 0;
+    const json_t *value = kvs_json_find(fields, "pull");
+    if (json_is_string(value) && json_string_value(value)[0] == '\0') {
+        return; /* as a message without it reads */
+    }
+    for (size_t i = 0; json_is_string(value) && i < TYPES; i++) {
+        if (strcmp(json_string_value(value), types[i].name) == 0 &&
+            !kvs_codec_of_values(types[i].codec)) {
+            kvs_json_fail(fields, "pull",
+                          "%s is for gradients, whose sender keeps what it leaves "
+                          "out; a value is pulled as fp16, bf16, int8 or none",
+                          types[i].name);
+            return;
+        }
+    }
+    if (kvs_json_choice(fields, "pull", pulls, PULLS, &type)) {
+        out->has_pull = true;
+        out->pull = pull_codecs[type];
+    }
+}
+
 static void read_fields(kvs_json_fields *fields, kvs_encoding *out)
 {
     const char *words[TYPES];
@@ -56,11 +84,18 @@ static void read_fields(kvs_json_fields *fields, kvs_encoding *out)
     for (size_t i = 0; i < TYPES; i++) {
         words[i] = types[i].name;
     }
-    if (!kvs_json_required(fields, "type") ||
-        !kvs_json_choice(fields, "type", words, TYPES, &type)) {
+    const json_t *told = kvs_json_find(fields, "type");
+    if (out->has_pull && json_is_string(told) && json_string_value(told)[0] == '\0') {
+        return; /* as a message without it reads */
+    }
+    if (!out->has_pull && !kvs_json_required(fields, "type")) {
         return;
     }
-    *out = (kvs_encoding){.codec = types[type].codec, .random = types[type].random};
+    if (!kvs_json_choice(fields, "type", words, TYPES, &type)) {
+        return;
+    }
+    out->codec = types[type].codec;
+    out->random = types[type].random;
     if (out->codec == KVS_CODEC_2BIT || out->codec == KVS_CODEC_1BIT) {
         read_number(fields, "threshold", -FLT_MAX, FLT_MAX, &threshold);
         out->threshold = (float)threshold;
@@ -85,6 +120,7 @@ kvs_status kvs_encoding_parse(const char *json, kvs_encoding *out, kvs_problem *
     kvs_encoding read = {0};
     KVS_TRY(kvs_json_parse(json, strlen(json), TEXT_BYTES_MAX, &tree, problem));
     kvs_json_fields_init(&fields, NULL, "", tree, &errors);
+    read_pull(&fields, &read);
     read_fields(&fields, &read);
     kvs_status status = kvs_json_status(&errors);
     json_decref(tree);
@@ -92,6 +128,16 @@ kvs_status kvs_encoding_parse(const char *json, kvs_encoding *out, kvs_problem *
         *out = read;
     }
     return status;
+}
+
+const char *kvs_encoding_pull_name(const kvs_encoding *encoding)
+{
+    for (size_t i = 1; i < PULLS; i++) {
+        if (pull_codecs[i] == encoding->pull) {
+            return pulls[i];
+        }
+    }
+    return "";
 }
 
 const char *kvs_encoding_name(const kvs_encoding *encoding)

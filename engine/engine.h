@@ -251,13 +251,15 @@ typedef struct kvs_frame {
     _Atomic uint32_t pending;
     kvs_session *session;
     void (*consumed)(struct kvs_frame *frame, uint64_t now_ns);
+    kvs_codec value_codec; /* of the values that are wanted: F16, BF16, INT8 or none */
 } kvs_frame;
 
 /* HOLDER. All parts of one frame: judged at the door, handed to their shards. What becomes of each
  * part comes back through `channel` (ack, refuse; with `want_values` also value, before the ack).
  * Headers are read during the call only; payloads (headers[i]'s lie one after another in
  * `payload`, whose span array must live as long as the frame) until frame->consumed. The sum of
- * payload_bytes must equal payload->bytes (checked by api/).
+ * payload_bytes must equal payload->bytes (checked by api/). Headers stand for at most
+ * KVS_FRAME_PARTS_MAX parts.
  * A part that is refused for OVER_CREDIT, SEQ_GAP, FENCED or STOPPING has not used its sequence. */
 void kvs_session_push(kvs_session *session, kvs_channel *channel, kvs_frame *frame,
                       const kvs_part_header *headers, size_t count, const kvs_payload *payload,
@@ -275,6 +277,7 @@ typedef struct kvs_pull_key {
     bool snapshot;           /* all parts of one version */
     uint32_t row_ids_bytes;  /* of packed varints: only these rows, in any order; 0: all */
     const uint8_t *row_ids;
+    kvs_codec codec; /* f32 is wanted so: F16, BF16, INT8 or none */
 } kvs_pull_key;
 
 /* HOLDER. Values come back through channel->value, part by part, as the channel is read: at most
@@ -326,12 +329,21 @@ void kvs_init_close(kvs_init *init); /* accepts NULL; not while a commit waits *
 
 /* ------------------------------------------------------------------ cuts: read, assign, rule */
 
+/* Rows of a key, by part: rows[starts[p]] to rows[starts[p + 1] - 1] are of part p, and count from
+ * its first. All NULL: no rows, but all. */
+typedef struct kvs_row_cut {
+    uint32_t *rows;
+    uint64_t *starts;
+} kvs_row_cut;
+
 /* One key at one version. */
 typedef struct kvs_snapshot {
     kvs_key_info info; /* version is the cut's */
     size_t parts;
-    kvs_buffer **buffers; /* references; freed by kvs_snapshot_deinit */
+    kvs_buffer **buffers; /* references, of rows NULL where there are none; freed by
+                             kvs_snapshot_deinit */
     const uint8_t **data; /* of each part: part_elements each but the last */
+    kvs_row_cut rows;     /* what the buffers hold */
 } kvs_snapshot;
 void kvs_snapshot_deinit(kvs_snapshot *snapshot);
 

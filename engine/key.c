@@ -100,10 +100,11 @@ void kvs_key_free(kvs_key *key)
     for (uint64_t i = 0; key->parts != NULL && i < key->part_count; i++) {
         kvs_part *part = &key->parts[i];
         kvs_buffer_unref(part->value);
+        kvs_buffer_unref(part->encoded);
         kvs_buffer_unref(part->accumulator);
         kvs_buffer_unref(part->master);
         kvs_binding_unref(part->binding);
-        free(part->row_set.list);
+        kvs_budget_free(part->row_set.list);
         for (int s = 0; s < KVS_RULE_STATES_MAX; s++) {
             kvs_buffer_unref(part->states[s]);
         }

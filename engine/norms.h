@@ -1,5 +1,5 @@
 /* Norms of whole values: what the parts of a key bring to them, and what all parts do once every
- * one has (docs/decisions/0012).
+ * one has (docs/decisions/0013).
  *
  * A part whose gradient is complete measures it and reports; the last of the key's parts to report
  * adds the sums up in the order of the parts, and tells all of them what has come of the turn: all

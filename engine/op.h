@@ -44,7 +44,7 @@ struct kvs_op {
     uint64_t charge;  /* credit that it uses */
     uint64_t torn;    /* a KVS_OP_TORN of an asynchronous store: so many pushes */
 
-    /* Of a row_sparse value; freed with the op. */
+    /* Of a row_sparse value; freed with the op. The lists stand in the budget. */
     bool of_rows;   /* a KVS_OP_PULL, KVS_OP_KEY: of rows, not of all */
     bool ascending; /* no row stands twice */
     uint32_t row_count;
@@ -63,6 +63,8 @@ struct kvs_op {
     uint32_t missing_count;
     uint32_t missing[KVS_OP_MISSING_MAX];
     kvs_buffer *value;
+    kvs_codec value_codec; /* what the value is encoded as, once it is answered */
+    kvs_buffer *encoded;   /* room for that: until the end of the shard's turn */
     uint64_t version;
 };
 

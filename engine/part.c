@@ -1,6 +1,7 @@
 /* Who waits for a part to reach a version: pulls, and the actions of cuts. */
 #include "engine/part.h"
 
+#include "engine/encoded.h"
 #include "engine/round.h"
 #include "engine/rows.h"
 #include "engine/session.h"
@@ -8,6 +9,9 @@
 
 size_t kvs_op_value_bytes(const kvs_op *op)
 {
+    if (op->value_codec != KVS_CODEC_NONE) {
+        return kvs_encoded_bytes(op->part, op->value_codec, op->of_rows, op->row_count);
+    }
     return op->of_rows ? op->row_count * kvs_part_row_bytes(op->part) : kvs_part_bytes(op->part);
 }
 
@@ -35,6 +39,8 @@ kvs_status kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
 {
     if (op->of_rows) {
         KVS_TRY(kvs_rows_capture(shard, part, op));
+    } else if (op->value_codec != KVS_CODEC_NONE) {
+        KVS_TRY(kvs_encoded_capture(shard, part, op));
     } else {
         op->value = kvs_buffer_take(part->value);
         kvs_batch_download(&shard->batch, op->value);
@@ -77,6 +83,7 @@ static void serve_waiting(kvs_shard *shard, kvs_part *part)
 void kvs_part_advance(kvs_shard *shard, kvs_part *part)
 {
     atomic_fetch_add_explicit(&part->version, 1, memory_order_relaxed);
+    kvs_encoded_forget(shard, part);
     run_actions(shard, part);
     serve_waiting(shard, part);
 }

@@ -20,7 +20,8 @@ typedef struct kvs_op_list {
     kvs_op *last;
 } kvs_op_list;
 
-/* Rows of a part, each once: row i of the accumulator is row list[i] of the part. */
+/* Rows of a part, each once: row i of the accumulator is row list[i] of the part. The list keeps
+ * its room from round to round, as large as the most rows that one had; it stands in the budget. */
 typedef struct kvs_row_set {
     uint32_t *list;
     uint32_t room;
@@ -46,6 +47,9 @@ typedef struct kvs_part {
 
     _Atomic uint64_t version; /* the count; advanced by update, failure and assignment */
     kvs_buffer *value;
+    kvs_buffer *encoded;                     /* encoded.c: the value of a version, or NULL */
+    uint64_t encoded_version;                /* which */
+    kvs_codec encoded_codec;                 /* as what */
     kvs_binding *binding;                    /* NULL: no optimizer */
     uint64_t updates;                        /* by the optimizer since its states began: t */
     kvs_buffer *states[KVS_RULE_STATES_MAX]; /* kvs_part_state_bytes each */
@@ -54,7 +58,7 @@ typedef struct kvs_part {
 
     kvs_round round;
     kvs_buffer *accumulator; /* taken at the first term; kept for the next round */
-    kvs_row_set row_set;     /* row_sparse: what the accumulator holds; it is not kept */
+    kvs_row_set row_set;     /* row_sparse: what the accumulator, which is not kept, holds */
     uint64_t *turns; /* asynchronous, of a key of several parts: how many pushes of each rank it has
                         had; NULL: not counted */
     kvs_op_list summed;  /* wait for the round to close */

@@ -1,5 +1,7 @@
 /* Pulls: a key is asked for part by part, no further ahead of its reader than a bound. */
 #include "base/check.h"
+#include "engine/codec.h"
+#include "engine/encoded.h"
 #include "engine/rows.h"
 #include "engine/session.h"
 #include "engine/store.h"
@@ -18,7 +20,7 @@ static uint64_t cost_of(const kvs_op *op)
 
 /* ------------------------------------------------------------------ the end of a key */
 
-static void end_key(kvs_session *session, kvs_op *parent, kvs_status status, uint64_t now_ns)
+void kvs_pull_end(kvs_session *session, kvs_op *parent, kvs_status status, uint64_t now_ns)
 {
     uint64_t through = session->window.through;
     if (parent->sequence != 0 && !parent->duplicate) {
@@ -45,7 +47,7 @@ void kvs_pull_drop(kvs_session *session, kvs_op *parent, uint64_t now_ns)
 {
     kvs_status status = parent->status;
     refuse_key(session, parent, status);
-    end_key(session, parent, status, now_ns);
+    kvs_pull_end(session, parent, status, now_ns);
 }
 
 /* ------------------------------------------------------------------ asking */
@@ -65,8 +67,8 @@ static void dequeue(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
     }
 }
 
-/* Gives the op the rows of its parent's next part that has any. */
-static kvs_status take_rows(kvs_op *op, const kvs_op *parent)
+/* Says which rows the op asks for: those of its parent's next part that has any. */
+static void choose_rows(kvs_op *op, const kvs_op *parent)
 {
     uint64_t rows = parent->key->part_elements / parent->key->row_elements;
     const uint64_t *ids = parent->row_ids + parent->row_ids_asked;
@@ -76,16 +78,23 @@ static kvs_status take_rows(kvs_op *op, const kvs_op *parent)
     while (count < left && ids[count] / rows == part) {
         count++;
     }
-    op->rows = malloc(count * sizeof *op->rows);
-    if (op->rows == NULL) {
-        return KVS_NO_MEMORY;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        op->rows[i] = (uint32_t)(ids[i] - part * rows);
-    }
     op->part = &parent->key->parts[part];
     op->of_rows = true;
     op->row_count = count;
+}
+
+/* Lists them. */
+static kvs_status take_rows(kvs_op *op, const kvs_op *parent)
+{
+    const kvs_part *part = op->part;
+    uint64_t first = part->index * (parent->key->part_elements / parent->key->row_elements);
+    const uint64_t *ids = parent->row_ids + parent->row_ids_asked;
+    void *list = NULL;
+    KVS_TRY(kvs_pool_alloc(part->shard->pool, op->row_count * sizeof *op->rows, &list));
+    op->rows = list;
+    for (uint32_t i = 0; i < op->row_count; i++) {
+        op->rows[i] = (uint32_t)(ids[i] - first);
+    }
     return KVS_OK;
 }
 
@@ -103,13 +112,14 @@ static kvs_op *make_next(kvs_session *session, kvs_channel *channel, const kvs_o
     op->sequence = parent->sequence;
     op->after = parent->after;
     op->min_version = parent->min_version;
-    *status = parent->of_rows ? take_rows(op, parent) : KVS_OK;
-    if (*status != KVS_OK) {
-        kvs_session_free_op(session, op);
-        return NULL;
+    op->value_codec = parent->value_codec;
+    if (parent->of_rows) {
+        choose_rows(op, parent);
     }
     uint64_t cost = cost_of(op);
-    if (channel->ahead_bytes > 0 && channel->ahead_bytes + cost > KVS_PULL_BYTES_AHEAD) {
+    bool room = channel->ahead_bytes == 0 || channel->ahead_bytes + cost <= KVS_PULL_BYTES_AHEAD;
+    *status = room && parent->of_rows ? take_rows(op, parent) : KVS_OK;
+    if (!room || *status != KVS_OK) {
         kvs_session_free_op(session, op);
         return NULL;
     }
@@ -152,77 +162,15 @@ void kvs_pull_ask(kvs_session *session, kvs_channel *channel, uint64_t now_ns)
     }
 }
 
-/* A snapshot on its way to its reader. */
-typedef struct snapshot_pull {
-    kvs_waiter waiter;
-    kvs_task task;
-    kvs_session *session; /* a reference */
-    kvs_op *parent;
-    kvs_snapshot snapshot;
-    kvs_problem problem;
-} snapshot_pull;
-
-static void run_snapshot(kvs_task *task, uint64_t now_ns)
-{
-    snapshot_pull *pull = (snapshot_pull *)((char *)task - offsetof(snapshot_pull, task));
-    kvs_session *session = pull->session;
-    kvs_op *parent = pull->parent;
-    if (pull->problem.status == KVS_OK) {
-        for (size_t i = 0; i < pull->snapshot.parts; i++) {
-            parent->part = &parent->key->parts[i];
-            parent->value = kvs_buffer_take(pull->snapshot.buffers[i]);
-            parent->version = pull->snapshot.info.version.count;
-            kvs_session_give_value(session, parent);
-        }
-        kvs_snapshot_deinit(&pull->snapshot);
-    } else {
-        kvs_session_refuse(session, parent->channel, parent->sequence, parent->key->name,
-                           parent->key->name_bytes, &pull->problem);
-    }
-    end_key(session, parent, pull->problem.status, now_ns);
-    kvs_session_send_chains(session, now_ns);
-    free(pull);
-    kvs_session_unref(session);
-}
-
-static void snapshot_done(kvs_waiter *waiter, const kvs_problem *problem)
-{
-    snapshot_pull *pull = (snapshot_pull *)waiter;
-    kvs_session *session = kvs_session_take(pull->session);
-    pull->problem = *problem;
-    kvs_session_post(session, &pull->task, waiter->done_ns);
-    kvs_session_unref(session);
-}
-
-static void start_snapshot(kvs_session *session, kvs_op *parent, uint64_t now_ns)
-{
-    snapshot_pull *pull = calloc(1, sizeof *pull);
-    if (pull == NULL) {
-        parent->status = KVS_NO_MEMORY;
-        kvs_pull_drop(session, parent, now_ns);
-        return;
-    }
-    pull->waiter.done = snapshot_done;
-    pull->task.run = run_snapshot;
-    pull->session = kvs_session_take(session);
-    pull->parent = parent;
-    if (parent->sequence != 0 && !parent->duplicate &&
-        kvs_window_open(&session->window, parent->sequence)) {
-        kvs_session_open_door(session, now_ns);
-    }
-    kvs_store_read(session->store, parent->key->name, parent->key->name_bytes, &pull->snapshot,
-                   &pull->waiter, now_ns);
-}
-
 void kvs_pull_start(kvs_session *session, kvs_op *parent, uint64_t now_ns)
 {
     kvs_channel *channel = parent->channel;
     if (channel->closed) {
-        end_key(session, parent, KVS_CANCELLED, now_ns);
+        kvs_pull_end(session, parent, KVS_CANCELLED, now_ns);
         return;
     }
     if (parent->snapshot) {
-        start_snapshot(session, parent, now_ns);
+        kvs_pull_start_snapshot(session, parent, now_ns);
         return;
     }
     kvs_op **at = &channel->pulls_first;
@@ -267,7 +215,7 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
         if (parent->status != KVS_OK) { /* not before: until now its place in the window is taken */
             refuse_key(session, parent, parent->status);
         }
-        end_key(session, parent, parent->status, now_ns);
+        kvs_pull_end(session, parent, parent->status, now_ns);
     }
     channel->table->take(channel); /* the op's may be the last */
     kvs_session_free_op(session,
@@ -307,6 +255,11 @@ static kvs_status judge(kvs_session *session, const kvs_pull_key *in, kvs_key **
                                "after %" PRIu64 " does not come before sequence %" PRIu64,
                                in->after, in->sequence);
     }
+    if (in->codec != KVS_CODEC_NONE && !kvs_codec_of_values(in->codec)) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "codec %d is none of values: ask for f16, bf16 or int8",
+                               (int)in->codec);
+    }
     uint64_t epoch = session->store->engine->epoch;
     if (in->min_version.count > 0 && in->min_version.epoch > epoch) {
         return kvs_problem_set(problem, KVS_INVALID_FIELD,
@@ -317,85 +270,6 @@ static kvs_status judge(kvs_session *session, const kvs_pull_key *in, kvs_key **
         in->min_version.count > kvs_key_version(*key)) {
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED,
                                "a snapshot of a version that has not come is not built yet");
-    }
-    return KVS_OK;
-}
-
-static int compare_ids(const void *a, const void *b)
-{
-    uint64_t first = *(const uint64_t *)a;
-    uint64_t second = *(const uint64_t *)b;
-    return first < second ? -1 : first > second ? 1 : 0;
-}
-
-/* Reads the ids to `ids`, ascending and each once; how many, or UINT64_MAX: one is out of bounds.
- */
-static uint64_t read_ids(const kvs_pull_key *in, uint64_t rows, uint64_t *ids)
-{
-    uint64_t count = 0;
-    bool ascending = true;
-    for (uint32_t at = 0; at < in->row_ids_bytes; count++) {
-        if (!kvs_varint_next(in->row_ids, in->row_ids_bytes, &at, &ids[count]) ||
-            ids[count] >= rows) {
-            return UINT64_MAX;
-        }
-        ascending = ascending && (count == 0 || ids[count] > ids[count - 1]);
-    }
-    if (ascending) {
-        return count;
-    }
-    qsort(ids, count, sizeof *ids, compare_ids);
-    uint64_t kept = 1;
-    for (uint64_t i = 1; i < count; i++) {
-        if (ids[i] != ids[kept - 1]) {
-            ids[kept++] = ids[i];
-        }
-    }
-    return kept;
-}
-
-/* What of the key is wanted: all parts, or rows. */
-static kvs_status take_ids(kvs_session *session, kvs_op *op, const kvs_pull_key *in,
-                           kvs_problem *problem)
-{
-    kvs_key *key = op->key;
-    op->parts_wanted = key->part_count;
-    if (in->row_ids_bytes == 0) {
-        return KVS_OK;
-    }
-    if (key->storage != KVS_ROW_SPARSE) {
-        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
-                               "\"%s\" is dense: it is not pulled by rows", key->name);
-    }
-    if (in->snapshot) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "a snapshot of rows is not built yet");
-    }
-    op->row_ids = malloc(in->row_ids_bytes * sizeof *op->row_ids);
-    if (op->row_ids == NULL) {
-        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the row ids");
-    }
-    uint64_t rows = key->elements / key->row_elements;
-    uint64_t part_rows = key->part_elements / key->row_elements;
-    uint64_t count = read_ids(in, rows, op->row_ids);
-    if (count == UINT64_MAX) {
-        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
-                               "a row id is not below %" PRIu64 ", the rows of \"%s\"", rows,
-                               key->name);
-    }
-    if (session->row_ids > 0 && session->row_ids + count > KVS_SESSION_ROW_IDS_MAX) {
-        return kvs_problem_set(problem, KVS_TOO_MANY, "%" PRIu64 " row ids are waiting",
-                               session->row_ids);
-    }
-    uint64_t *less = realloc(op->row_ids, count * sizeof *less);
-    op->row_ids = less != NULL ? less : op->row_ids;
-    op->row_id_count = count;
-    session->row_ids += count;
-    op->of_rows = true;
-    op->parts_wanted = 0;
-    for (uint64_t i = 0; i < op->row_id_count; i++) {
-        if (i == 0 || op->row_ids[i] / part_rows != op->row_ids[i - 1] / part_rows) {
-            op->parts_wanted++;
-        }
     }
     return KVS_OK;
 }
@@ -425,7 +299,7 @@ static void pull_key(kvs_session *session, kvs_channel *channel, const kvs_pull_
             status = kvs_problem_set(&problem, KVS_TOO_MANY, "too many pulls are waiting");
         } else {
             op->key = key;
-            status = take_ids(session, op, in, &problem);
+            status = kvs_pull_take_ids(session, op, in, &problem);
         }
     }
     if (status != KVS_OK) {
@@ -447,6 +321,7 @@ static void pull_key(kvs_session *session, kvs_channel *channel, const kvs_pull_
     }
     op->duplicate = again;
     op->snapshot = in->snapshot;
+    op->value_codec = kvs_encoded_codec(key, in->codec);
     if (in->sequence != 0 && !again) {
         uint64_t next = in->sequence + 1;
         if (atomic_load_explicit(&session->next_sequence, memory_order_relaxed) < next) {
@@ -492,7 +367,7 @@ static void drop_deferred(kvs_session *session, kvs_channel *channel, uint64_t n
         kvs_op_append(drop ? &dropped : &session->deferred, op);
     }
     for (kvs_op *op; (op = kvs_op_shift(&dropped)) != NULL;) {
-        end_key(session, op, KVS_CANCELLED, now_ns);
+        kvs_pull_end(session, op, KVS_CANCELLED, now_ns);
     }
 }
 
@@ -507,7 +382,7 @@ void kvs_session_close_channel(kvs_session *session, kvs_channel *channel, uint6
         channel->pulls_first = parent->next;
         parent->next = NULL;
         if (parent->parts_given == parent->parts_asked) {
-            end_key(session, parent, KVS_CANCELLED, now_ns);
+            kvs_pull_end(session, parent, KVS_CANCELLED, now_ns);
         } /* else its last part ends it */
     }
     channel->pulls_last = NULL;

@@ -1,6 +1,7 @@
 #include "engine/rows.h"
 
 #include "base/check.h"
+#include "engine/encoded.h"
 #include "engine/round.h"
 #include "engine/session.h"
 #include "engine/store.h"
@@ -87,11 +88,10 @@ static kvs_status reserve_places(kvs_shard *shard, const kvs_part *part)
     if (rows <= shard->row_places_room) {
         return KVS_OK;
     }
-    uint32_t *places = calloc(rows, sizeof *places);
-    if (places == NULL) {
-        return KVS_NO_MEMORY;
-    }
-    free(shard->row_places);
+    void *places = NULL;
+    KVS_TRY(kvs_pool_alloc(shard->pool, rows * sizeof *shard->row_places, &places));
+    memset(places, 0, rows * sizeof *shard->row_places);
+    kvs_budget_free(shard->row_places);
     shard->row_places = places;
     shard->row_places_room = rows;
     return KVS_OK;
@@ -105,10 +105,12 @@ static kvs_status reserve_list(kvs_shard *shard, kvs_part *part, uint32_t rows)
     }
     uint32_t room = 2 * set->room > rows ? 2 * set->room : rows;
     kvs_batch_touch(&shard->batch, part); /* a launch that is to come may read the list */
-    uint32_t *list = realloc(set->list, room * sizeof *list);
-    if (list == NULL) {
-        return KVS_NO_MEMORY;
+    void *list = NULL;
+    KVS_TRY(kvs_pool_alloc(shard->pool, room * sizeof *set->list, &list));
+    if (set->count > 0) {
+        memcpy(list, set->list, set->count * sizeof *set->list);
     }
+    kvs_budget_free(set->list);
     set->list = list;
     set->room = room;
     return KVS_OK;
@@ -161,14 +163,14 @@ static void place_rows(kvs_shard *shard, kvs_row_set *set, uint32_t *list, uint3
  * made here, so that its rows stand once. */
 static kvs_status fold(kvs_shard *shard, kvs_part *part, kvs_op *op)
 {
-    kvs_row_set set = {.list = malloc(op->row_count * sizeof(uint32_t)), .room = op->row_count};
+    kvs_row_set set = {.room = op->row_count};
     kvs_buffer *sum = NULL;
-    if (set.list == NULL) {
-        return KVS_NO_MEMORY;
-    }
+    void *list = NULL;
+    KVS_TRY(kvs_pool_alloc(shard->pool, op->row_count * sizeof *set.list, &list));
+    set.list = list;
     kvs_status status = kvs_pool_take(shard->pool, op->row_count * kvs_part_row_bytes(part), &sum);
     if (status != KVS_OK) {
-        free(set.list);
+        kvs_budget_free(set.list);
         return status;
     }
     kvs_source source = kvs_op_source(op);
@@ -176,7 +178,7 @@ static kvs_status fold(kvs_shard *shard, kvs_part *part, kvs_op *op)
     kvs_batch_touch(&shard->batch, part);
     kvs_batch_accumulate_rows(&shard->batch, part, sum, &source, op->rows, op->row_count);
     kvs_batch_touch(&shard->batch, part); /* launched: the list may go */
-    free(op->rows);
+    kvs_budget_free(op->rows);
     op->rows = set.list;
     op->row_count = set.count;
     op->ascending = true;
@@ -342,25 +344,47 @@ kvs_status kvs_rows_update(kvs_shard *shard, kvs_part *part)
 
 /* ------------------------------------------------------------------ reads */
 
-static size_t id_bytes_max(const kvs_op *op)
+/* Of the varints of so many rows of the key. */
+static size_t id_bytes_max(const kvs_key *key, uint32_t rows)
 {
     uint8_t packed[KVS_VARINT_BYTES_MAX];
-    return op->row_count * (size_t)kvs_varint_pack(op->key->elements, packed);
+    return rows * (size_t)kvs_varint_pack(key->elements, packed);
+}
+
+kvs_status kvs_rows_gather(kvs_shard *shard, kvs_part *part, const kvs_rows_wish *wish,
+                           kvs_buffer **value, kvs_buffer **encoded)
+{
+    size_t bytes = wish->count * kvs_part_row_bytes(part);
+    size_t id_bytes = id_bytes_max(part->key, wish->count);
+    kvs_buffer *room = NULL;
+    kvs_buffer *rows = NULL;
+    if (wish->codec != KVS_CODEC_NONE) {
+        size_t all = kvs_encoded_bytes(part, wish->codec, true, wish->count) + id_bytes;
+        KVS_TRY(kvs_encoded_take(shard, all, &room));
+        id_bytes = 0;
+    }
+    kvs_status status = kvs_pool_take(shard->pool, bytes + id_bytes, &rows);
+    if (status != KVS_OK) {
+        kvs_batch_release(&shard->batch, room);
+        return status;
+    }
+    kvs_batch_touch(&shard->batch, part);
+    kvs_batch_copy_rows(&shard->batch, part, rows, part->value, wish->list, wish->count);
+    kvs_batch_download(&shard->batch, rows);
+    *value = rows;
+    *encoded = room;
+    return KVS_OK;
 }
 
 kvs_status kvs_rows_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
 {
-    size_t bytes = op->row_count * kvs_part_row_bytes(part);
-    KVS_TRY(kvs_pool_take(shard->pool, bytes + id_bytes_max(op), &op->value));
-    kvs_batch_touch(&shard->batch, part);
-    kvs_batch_copy_rows(&shard->batch, part, op->value, part->value, op->rows, op->row_count);
-    kvs_batch_download(&shard->batch, op->value);
-    return KVS_OK;
+    kvs_rows_wish wish = {.list = op->rows, .count = op->row_count, .codec = op->value_codec};
+    return kvs_rows_gather(shard, part, &wish, &op->value, &op->encoded);
 }
 
 void kvs_rows_fill_header(const kvs_op *op, kvs_part_header *header)
 {
-    size_t bytes = op->row_count * kvs_part_row_bytes(op->part);
+    size_t bytes = kvs_op_value_bytes(op);
     uint8_t *ids = (uint8_t *)op->value->memory.host + bytes;
     uint64_t first = first_row(op->part);
     uint32_t used = 0;

@@ -36,7 +36,17 @@ void kvs_rows_reset(kvs_shard *shard, kvs_part *part);
  * KVS_OVER_BUDGET: it is as it was. */
 kvs_status kvs_rows_complete(kvs_shard *shard, kvs_part *part) KVS_MUST_CHECK;
 
-/* A read of rows: the op's value holds them, with room for their ids behind them. */
+/* Rows to be read. The list is borrowed until the end of the turn. */
+typedef struct kvs_rows_wish {
+    const uint32_t *list; /* of the part */
+    uint32_t count;
+    kvs_codec codec; /* of values */
+} kvs_rows_wish;
+/* *value will hold the rows, and *encoded is room for their encoding, if there is to be one: the
+ * one that travels has room for their ids behind them. */
+kvs_status kvs_rows_gather(kvs_shard *shard, kvs_part *part, const kvs_rows_wish *wish,
+                           kvs_buffer **value, kvs_buffer **encoded) KVS_MUST_CHECK;
+/* The same for an op. */
 kvs_status kvs_rows_capture(kvs_shard *shard, kvs_part *part, kvs_op *op) KVS_MUST_CHECK;
 /* Once it is computed: writes the ids behind the rows and completes the header. */
 void kvs_rows_fill_header(const kvs_op *op, kvs_part_header *header);

@@ -132,8 +132,8 @@ void kvs_session_free_op(kvs_session *session, kvs_op *op)
     if (op->channel != NULL) {
         op->channel->table->unref(op->channel);
     }
-    free(op->rows);
-    free(op->row_ids);
+    kvs_budget_free(op->rows);
+    kvs_budget_free(op->row_ids);
     session->row_ids -= op->row_id_count;
     op->next = session->free_ops;
     session->free_ops = op;
@@ -394,7 +394,8 @@ void kvs_session_give_value(kvs_session *session, kvs_op *op)
                    .element_offset = part->index * key->part_elements,
                    .element_count = part->elements,
                    .sequence = op->sequence,
-                   .payload_bytes = kvs_part_bytes(part),
+                   .codec = op->value_codec,
+                   .payload_bytes = kvs_op_value_bytes(op),
                    .version = {.epoch = session->store->engine->epoch, .count = op->version}},
         .data = op->value->memory.host,
         .buffer = op->value};

@@ -132,5 +132,14 @@ void kvs_pull_ask(kvs_session *session, kvs_channel *channel, uint64_t now_ns);
 /* Its `after` has come. */
 void kvs_pull_start(kvs_session *session, kvs_op *parent, uint64_t now_ns);
 void kvs_pull_drop(kvs_session *session, kvs_op *parent, uint64_t now_ns); /* refused at the door */
+/* The key is answered: by its parts, or its refusal. */
+void kvs_pull_end(kvs_session *session, kvs_op *parent, kvs_status status, uint64_t now_ns);
+
+/* pull_snapshot.c */
+void kvs_pull_start_snapshot(kvs_session *session, kvs_op *parent, uint64_t now_ns);
+
+/* pull_ids.c. What of the key is wanted: all parts, or rows. */
+kvs_status kvs_pull_take_ids(kvs_session *session, kvs_op *op, const kvs_pull_key *in,
+                             kvs_problem *problem) KVS_MUST_CHECK;
 
 #endif

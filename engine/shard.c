@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "engine/alone.h"
+#include "engine/encoded.h"
 #include "engine/round.h"
 #include "engine/session.h"
 #include "engine/store.h"
@@ -53,7 +54,7 @@ void kvs_shard_close(kvs_shard *shard)
         kvs_batch_deinit(&shard->batch);
     }
     kvs_pool_close(shard->pool);
-    free(shard->row_places);
+    kvs_budget_free(shard->row_places);
     free(shard->ranks);
     free(shard->rank_changes);
     free(shard->answers);
@@ -200,6 +201,7 @@ static void end_turn(kvs_right *right, uint64_t now_ns)
         if (shard->batch.failed != KVS_OK && op->status == KVS_OK) {
             op->status = shard->batch.failed;
         }
+        kvs_encoded_finish(op);
         op->task.run = kvs_session_take_answer;
         sort_answer(shard, op, now_ns);
     }
@@ -213,8 +215,7 @@ static void end_turn(kvs_right *right, uint64_t now_ns)
     shard->acted = NULL;
     while (acted != NULL) {
         kvs_action *next = acted->next;
-        kvs_cut_acted(acted->cut, acted->status != KVS_OK ? acted->status : shard->batch.failed,
-                      now_ns);
+        kvs_cut_acted(acted, shard->batch.failed, now_ns);
         acted = next;
     }
     kvs_profile_end(shard->batch.profile, KVS_STAGE_SHARD, shard->span_ns, KVS_PROFILE_NO_RANK,

@@ -124,8 +124,8 @@ void kvs_barriers_close(kvs_store *store, uint64_t now_ns);
 void kvs_cut_leave(kvs_store *store, uint32_t rank, uint64_t now_ns);
 void kvs_cuts_tick(kvs_store *store, uint64_t now_ns);
 void kvs_cut_act(kvs_action *action, kvs_shard *shard); /* HOLDER: the part is at the version */
-/* After the sync: one action is done, or was dropped. */
-void kvs_cut_acted(kvs_cut *cut, kvs_status status, uint64_t now_ns);
+/* After the sync, and what it said: one action is done, or was dropped. */
+void kvs_cut_acted(kvs_action *action, kvs_status computed, uint64_t now_ns);
 
 /* Tells the waiter, which is not touched afterwards. Not under a mutex. */
 void kvs_waiter_finish(kvs_waiter *waiter, uint64_t now_ns, kvs_status status, const char *format,

@@ -179,6 +179,7 @@ static json_t *compression_json(kvs_store *store)
     kvs_json_add_text(&object, "type", kvs_encoding_name(&encoding));
     kvs_json_add(&object, "threshold", json_real((double)encoding.threshold));
     kvs_json_add(&object, "ratio", json_real(encoding.ratio));
+    kvs_json_add_text(&object, "pull", kvs_encoding_pull_name(&encoding));
     return kvs_json_object_close(&object);
 }
 
@@ -191,7 +192,7 @@ kvs_status kvs_admin_get_compression(kvs_admin_request *request)
     return kvs_admin_reply(reply, &request->reply, request->problem);
 }
 
-/* What the workers say they send; each push says for itself how it is encoded. */
+/* What the workers say they send and pull as; each message says for itself how it is encoded. */
 kvs_status kvs_admin_set_compression(kvs_admin_request *request)
 {
     kvs_store *store = NULL;

@@ -297,7 +297,7 @@ static void run_push(kvs_task *task, uint64_t now_ns)
         push_consumed(&work->frame, now_ns);
         return;
     }
-    stream->open_parts += view->part_count;
+    stream->open_parts += view->covered_parts;
     /* Frame and stream may be gone afterwards. */
     kvs_profile *profile = ((kvs_door *)kvs_call_context(stream->call))->profile;
     uint64_t begun_ns = kvs_profile_begin(profile);
@@ -323,7 +323,8 @@ static void pull_named(kvs_data_stream *stream, const kvs_pull_view *view, uint6
                                        .min_version = from->min_version,
                                        .snapshot = view->snapshot,
                                        .row_ids_bytes = from->row_ids_bytes,
-                                       .row_ids = from->row_ids};
+                                       .row_ids = from->row_ids,
+                                       .codec = view->codec};
         if (count == KEYS_AT_ONCE || i + 1 == view->key_count) {
             kvs_session_pull(stream->session, &stream->channel, keys, count, now_ns);
             count = 0;
@@ -343,8 +344,10 @@ static void pull_listed(kvs_data_stream *stream, const kvs_pull_view *view, uint
     do {
         count = kvs_key_list(stream->store, prefix, after, KEYS_AT_ONCE, infos);
         for (size_t i = 0; i < count; i++) {
-            keys[i] = (kvs_pull_key){
-                .key = infos[i].name, .key_bytes = infos[i].name_bytes, .snapshot = view->snapshot};
+            keys[i] = (kvs_pull_key){.key = infos[i].name,
+                                     .key_bytes = infos[i].name_bytes,
+                                     .snapshot = view->snapshot,
+                                     .codec = view->codec};
         }
         if (count > 0) {
             kvs_session_pull(stream->session, &stream->channel, keys, count, now_ns);
@@ -419,7 +422,9 @@ static kvs_status open_frame(kvs_data_stream *stream, kvs_work *work, kvs_proble
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "checksums are not built yet");
     }
     if (view->has_shard_parts) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "sparse pushes are not built yet");
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED,
+                               "shard_parts is not used: empty_parts of a header stands for parts "
+                               "without rows");
     }
     return KVS_OK;
 }
@@ -439,9 +444,7 @@ static kvs_status open_pull(kvs_data_stream *stream, kvs_work *work, kvs_problem
         return kvs_problem_set(problem, KVS_INVALID_FIELD,
                                "keys, prefix and all exclude each other");
     }
-    const char *missing = view->codec != KVS_CODEC_NONE ? "codec"
-                          : view->has_snapshot_name     ? "snapshot_name"
-                                                        : NULL;
+    const char *missing = view->has_snapshot_name ? "snapshot_name" : NULL;
     for (size_t i = 0; i < view->key_count && missing == NULL; i++) {
         missing = view->keys[i].has_since ? "since" : NULL;
     }
@@ -495,6 +498,8 @@ static void data_received(kvs_call *call, kvs_message *message, uint64_t now_ns)
     }
     work->frame.consumed = push_consumed;
     work->frame.session = stream->session;
+    work->frame.value_codec =
+        stream->kind == STREAM_PUSHPULL ? work->view.frame.value_codec : KVS_CODEC_NONE;
     work->task.run = stream->kind == STREAM_PULL ? run_pull : run_push;
     post(stream, &work->task, now_ns);
 }

@@ -285,7 +285,6 @@ class BadInput(Case):
     def test_what_a_pull_cannot_do_yet_is_unimplemented(self):
         version = pb.Version(epoch=1, count=1)
         for fields in (dict(keys=[pb.PullKey(key="k", since=version)]),
-                       dict(keys=[pb.PullKey(key="k")], codec=pb.CODEC_2BIT),
                        dict(keys=[pb.PullKey(key="k")], snapshot_name="s")):
             self.pull_refused(CODE.UNIMPLEMENTED, "UNIMPLEMENTED", **fields)
 

@@ -375,14 +375,20 @@ class Admin(Case):
     def test_the_compression_is_kept_for_whoever_asks(self):
         self.store("squeezed")
         path = "/v1/stores/squeezed/compression"
-        self.assertEqual(self.rest.get(path).json, {"type": "", "threshold": 0, "ratio": 0})
+        self.assertEqual(self.rest.get(path).json,
+                         {"type": "", "threshold": 0, "ratio": 0, "pull": ""})
         reply = self.rest.put(path, {"type": "2bit"})
         self.assertEqual((reply.status, reply.json["type"], reply.json["threshold"]),
                          (200, "2bit", 0.5))
         self.rest.put(path, {"type": "1bit", "threshold": 0})
-        self.assertEqual(self.rest.get(path).json, {"type": "1bit", "threshold": 0, "ratio": 0})
+        self.assertEqual(self.rest.get(path).json,
+                         {"type": "1bit", "threshold": 0, "ratio": 0, "pull": ""})
+        self.rest.put(path, {"pull": "bf16"})
+        self.assertEqual(self.rest.get(path).json,
+                         {"type": "", "threshold": 0, "ratio": 0, "pull": "bf16"})
+        self.rest.put(path, {"type": "1bit", "threshold": 0, "pull": "none"})
         for body in ({}, [], {"type": "3bit"}, {"type": "2bit", "threshold": 0},
-                     {"type": "topk", "ratio": 2}):
+                     {"type": "topk", "ratio": 2}, {"pull": "2bit"}, {"type": "", "pull": ""}):
             reply = self.rest.put(path, body)
             self.assertEqual((reply.status, reply.reason), (422, "INVALID_FIELD"), reply)
         self.assertEqual(self.rest.get(path).json["type"], "1bit")

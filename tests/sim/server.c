@@ -331,11 +331,12 @@ static void consumed(kvs_frame *frame, uint64_t now_ns)
     free_push((push *)frame);
 }
 
-/* Every second read of a row_sparse key is of its rows: all of them, from the last to the first. */
+/* Every second read of a row_sparse key, snapshots too, is of its rows: all of them, from the last
+ * to the first. */
 static void ask_rows(const sim_plan *plan, const sim_pull_message *from, uint8_t *ids,
                      kvs_pull_key *key)
 {
-    if (!sim_is_sparse(plan, from->key) || from->snapshot || from->sequence % 2 == 0) {
+    if (!sim_is_sparse(plan, from->key) || from->sequence % 2 == 0) {
         return;
     }
     key->row_ids = ids;

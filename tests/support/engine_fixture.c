@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "engine/backend_cpu.h"
+#include "engine/codec.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -41,6 +42,31 @@ static void credit(kvs_channel *channel, uint64_t bytes)
     ((fixture_worker *)channel)->credit_back += bytes;
 }
 
+/* What an encoded part stands for, or NULL: it is not encoded. Rows are as long as the bytes say.
+ */
+static float *decode(fixture_worker *worker, const kvs_value_part *part, uint64_t runs)
+{
+    const kvs_part_header *header = &part->header;
+    if (header->codec == KVS_CODEC_NONE) {
+        return NULL;
+    }
+    uint64_t elements = 1;
+    kvs_shape shape;
+    KVS_CHECK(kvs_part_header_shape(header, &shape));
+    for (uint32_t i = 1; i < shape.rank; i++) {
+        elements *= shape.size[i];
+    }
+    elements = header->storage == KVS_ROW_SPARSE ? elements : header->element_count;
+    KVS_CHECK(kvs_codec_value_bytes(header->codec, runs, elements) == header->payload_bytes);
+    float *decoded = calloc(runs * elements, sizeof *decoded);
+    KVS_CHECK(decoded != NULL);
+    kvs_span span = {part->data, header->payload_bytes};
+    kvs_payload payload = {.spans = &span, .count = 1, .bytes = span.bytes};
+    kvs_codec_read_value(header->codec, &payload, runs, elements, decoded);
+    worker->decoded_elements = runs * elements;
+    return decoded;
+}
+
 /* To the places that they have in the whole value. */
 static void keep_rows(fixture_worker *worker, const kvs_value_part *part)
 {
@@ -51,25 +77,42 @@ static void keep_rows(fixture_worker *worker, const kvs_value_part *part)
         KVS_CHECK(kvs_varint_next(header->row_ids, header->row_ids_bytes, &at, &id));
     }
     KVS_CHECK(rows > 0);
+    const uint8_t *data = part->data;
+    float *decoded = decode(worker, part, rows);
     size_t row_bytes = header->payload_bytes / rows;
+    if (decoded != NULL) {
+        data = (const uint8_t *)decoded;
+        row_bytes = worker->decoded_elements / rows * sizeof(float);
+    }
     rows = 0;
     for (uint32_t at = 0; at < header->row_ids_bytes; rows++) {
         KVS_CHECK(kvs_varint_next(header->row_ids, header->row_ids_bytes, &at, &id));
         KVS_CHECK((id + 1) * row_bytes <= sizeof worker->value);
-        memcpy((uint8_t *)worker->value + id * row_bytes, part->data + rows * row_bytes, row_bytes);
+        memcpy((uint8_t *)worker->value + id * row_bytes, data + rows * row_bytes, row_bytes);
     }
+    free(decoded);
     worker->rows += rows;
 }
 
 static void value(kvs_channel *channel, const kvs_value_part *part)
 {
     fixture_worker *worker = (fixture_worker *)channel;
-    KVS_CHECK(part->header.element_offset + part->header.element_count <= 1 << 16);
-    if (part->header.storage == KVS_ROW_SPARSE) {
+    KVS_CHECK(worker->counts_only ||
+              part->header.element_offset + part->header.element_count <= 1 << 16);
+    if (worker->counts_only) {
+        worker->rows += part->header.payload_bytes / sizeof(float);
+    } else if (part->header.storage == KVS_ROW_SPARSE) {
         keep_rows(worker, part);
     } else {
-        memcpy(worker->value + part->header.element_offset, part->data, part->header.payload_bytes);
+        float *decoded = decode(worker, part, 1);
+        memcpy(worker->value + part->header.element_offset,
+               decoded != NULL ? (const uint8_t *)decoded : part->data,
+               decoded != NULL ? part->header.element_count * sizeof(float)
+                               : part->header.payload_bytes);
+        free(decoded);
     }
+    worker->bytes_pulled += part->header.payload_bytes;
+    worker->data = part->data;
     worker->values++;
     worker->version = part->header.version;
     worker->value_sequence = part->header.sequence;

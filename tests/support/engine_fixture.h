@@ -31,9 +31,13 @@ typedef struct fixture_worker {
     uint64_t rows;           /* of parts that came by rows */
     kvs_version version;     /* of the last part */
     uint64_t value_sequence; /* of the last part */
+    bool counts_only;        /* value stays as it is, rows counts elements */
     bool slow;               /* values do not leave until fixture_sent */
     uint64_t unsent;         /* bytes of values that have not left */
     uint64_t bytes_pushed;   /* that this channel has sent */
+    uint64_t bytes_pulled;   /* that have come to it */
+    const uint8_t *data;     /* where the last part that came lay */
+    uint64_t decoded_elements;
     uint64_t flushes;
     int references;
 } fixture_worker;

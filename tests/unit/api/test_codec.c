@@ -46,6 +46,7 @@ static void assert_part(const kvs_part_header *got, const kvs_part_header *want)
     assert_true(got->version.count == want->version.count);
     assert_int_equal(got->row_ids_bytes, want->row_ids_bytes);
     assert_memory_equal(got->row_ids, want->row_ids, want->row_ids_bytes);
+    assert_true(got->empty_parts == want->empty_parts);
 }
 
 static kvs_part_header some_parts[2];
@@ -76,7 +77,8 @@ static kvs_frame_view some_frame(void)
                                       .element_count = 1,
                                       .payload_bytes = 4,
                                       .row_ids = rows,
-                                      .row_ids_bytes = 2};
+                                      .row_ids_bytes = 2,
+                                      .empty_parts = 300};
     return (kvs_frame_view){.store = "default",
                             .store_bytes = 7,
                             .session = session,
@@ -86,6 +88,7 @@ static kvs_frame_view some_frame(void)
                             .durable = true,
                             .has_crc32c = true,
                             .crc32c = 0xdeadbeef,
+                            .value_codec = KVS_CODEC_INT8,
                             .parts = some_parts,
                             .part_count = 2};
 }
@@ -102,6 +105,8 @@ static void assert_frame(const kvs_frame_view *got, const kvs_frame_view *want, 
     assert_int_equal(got->durable, want->durable);
     assert_int_equal(got->has_crc32c, want->has_crc32c);
     assert_int_equal(got->crc32c, want->crc32c);
+    assert_int_equal(got->value_codec, want->value_codec);
+    assert_int_equal(got->covered_parts, 301);
     assert_int_equal(got->part_count, want->part_count);
     for (size_t i = 0; i < want->part_count; i++) {
         assert_part(&got->parts[i], &want->parts[i]);
@@ -238,7 +243,7 @@ static void last_of_a_number_wins_and_unknown_fields_are_passed_over(void **stat
     (void)state;
     static const uint8_t part[] = {
         0x40, 1,                     /* sequence 1 */
-        0x82, 1, 2,   'x',  'y',     /* 16: unknown */
+        0x8a, 1, 2,   'x',  'y',     /* 17: unknown */
         0x40, 9,                     /* sequence 9 */
         0x0a, 1, 'a', 0x0a, 1,   'b' /* key, twice */
     };

@@ -1,0 +1,113 @@
+/* Values of pulls, encoded and decoded: see engine/codec.h. */
+#include "base/half.h"
+#include "engine/codec.h"
+#include "engine/decode.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* Added to a number below 2^22 in magnitude and taken off again it rounds to the nearest whole one,
+ * ties to even: what rintf does, in a form that is compiled to vectors. */
+#define ROUNDING 0x1.8p23f
+
+bool kvs_codec_of_values(kvs_codec codec)
+{
+    return codec == KVS_CODEC_F16 || codec == KVS_CODEC_BF16 || codec == KVS_CODEC_INT8;
+}
+
+uint64_t kvs_codec_value_bytes(kvs_codec codec, uint64_t runs, uint64_t elements)
+{
+    return runs * kvs_codec_bytes(codec, elements);
+}
+
+/* ------------------------------------------------------------------ writing */
+
+static void write_halves(kvs_codec codec, const float *value, size_t elements, uint8_t *out)
+{
+    for (size_t i = 0; i < elements; i++) {
+        uint16_t half =
+            codec == KVS_CODEC_BF16 ? kvs_f32_to_bf16(value[i]) : kvs_f32_to_f16(value[i]);
+        memcpy(out + i * sizeof half, &half, sizeof half);
+    }
+}
+
+/* One block: the largest magnitude is 127 steps. */
+static float write_block(const float *value, size_t elements, uint8_t *steps)
+{
+    uint32_t largest_bits = 0; /* magnitudes are in the order of their bits, above all NaNs */
+    for (size_t i = 0; i < elements; i++) {
+        uint32_t bits = kvs_f32_bits(value[i]) & 0x7fffffffu;
+        largest_bits = bits > largest_bits ? bits : largest_bits;
+    }
+    float largest = kvs_f32_of_bits(largest_bits);
+    float scale = largest / 127.0f;
+    if (!(largest <= FLT_MAX) || scale == 0) {
+        memset(steps, 0, elements);
+        return largest <= FLT_MAX ? 0.0f : NAN;
+    }
+    for (size_t i = 0; i < elements; i++) {
+        float ratio = value[i] / scale;
+        ratio = ratio > 127.0f ? 127.0f : ratio; /* a subnormal scale has few digits */
+        ratio = ratio < -127.0f ? -127.0f : ratio;
+        int32_t step = (int32_t)(ratio + ROUNDING - ROUNDING);
+        steps[i] = (uint8_t)step;
+    }
+    return scale;
+}
+
+static void write_int8(const float *value, size_t elements, uint8_t *out)
+{
+    size_t blocks = (elements + KVS_INT8_BLOCK - 1) / KVS_INT8_BLOCK;
+    uint8_t *steps = out + blocks * sizeof(float);
+    for (size_t block = 0; block < blocks; block++) {
+        size_t first = block * KVS_INT8_BLOCK;
+        size_t left = elements - first;
+        float scale = write_block(value + first, left < KVS_INT8_BLOCK ? left : KVS_INT8_BLOCK,
+                                  steps + first);
+        memcpy(out + block * sizeof scale, &scale, sizeof scale);
+    }
+}
+
+void kvs_codec_write_value(kvs_codec codec, const float *value, uint64_t runs, uint64_t elements,
+                           uint8_t *out)
+{
+    if (codec != KVS_CODEC_INT8) {
+        write_halves(codec, value, (size_t)(runs * elements), out);
+        return;
+    }
+    for (uint64_t run = 0; run < runs; run++) {
+        for (uint64_t done = 0; done < elements;) {
+            uint64_t left = elements - done;
+            uint64_t count = left < KVS_PART_ELEMENTS ? left : KVS_PART_ELEMENTS;
+            write_int8(value, (size_t)count, out);
+            value += count;
+            out += kvs_codec_bytes(codec, count);
+            done += count;
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ reading */
+
+void kvs_codec_read_value(kvs_codec codec, const kvs_payload *payload, uint64_t runs,
+                          uint64_t elements, float *target)
+{
+    size_t used = 0;
+    if (codec != KVS_CODEC_INT8) {
+        kvs_codec_decode(codec, 0, payload, target, runs * elements, true);
+        return;
+    }
+    for (uint64_t run = 0; run < runs; run++) {
+        for (uint64_t done = 0; done < elements;) {
+            uint64_t left = elements - done;
+            uint64_t count = left < KVS_PART_ELEMENTS ? left : KVS_PART_ELEMENTS;
+            size_t bytes = (size_t)kvs_codec_bytes(codec, count);
+            kvs_payload piece = kvs_payload_slice(payload, used, bytes);
+            kvs_codec_decode(codec, 0, &piece, target, count, true);
+            target += count;
+            used += bytes;
+            done += count;
+        }
+    }
+}

@@ -24,8 +24,15 @@ kvs_status kvs_compression_set(kvs_compression *compression, const char *json, k
         return kvs_problem_set(problem, KVS_INVALID_FIELD,
                                "compression cannot be taken back: MXNet's has no way to");
     }
-    KVS_TRY(kvs_encoding_parse(json, &compression->encoding, problem));
-    compression->on = true;
+    kvs_encoding told = {0};
+    KVS_TRY(kvs_encoding_parse(json, &told, problem));
+    if (told.has_pull) {
+        compression->pull = told.pull;
+    }
+    if (told.codec != KVS_CODEC_NONE) {
+        compression->encoding = told;
+        compression->on = true;
+    }
     return KVS_OK;
 }
 

@@ -16,15 +16,17 @@
 #include "engine/codec.h"
 
 typedef struct kvs_compression {
-    bool on;
+    bool on; /* pushes are encoded */
     kvs_encoding encoding;
+    kvs_codec pull;       /* what values are pulled as */
     kvs_client_keys keys; /* a name, then the device's number */
     uint64_t draws;       /* of random encodings, so far */
 } kvs_compression;
 
 void kvs_compression_deinit(kvs_compression *compression);
 
-/* The JSON of kv_set_gradient_compression. Residuals stay, as in MXNet. */
+/* The JSON of kv_set_gradient_compression: what it does not say stays as it is. Residuals do, as in
+ * MXNet. */
 kvs_status kvs_compression_set(kvs_compression *compression, const char *json,
                                kvs_problem *problem) KVS_MUST_CHECK;
 

@@ -157,12 +157,15 @@ kvs_status kvs_dist_get_optimizer(kv_store *kv, char **json, kvs_problem *proble
 kvs_status kvs_dist_tell_compression(kvs_dist *dist, kvs_problem *problem)
 {
     const kvs_encoding *encoding = &dist->compression.encoding;
+    const kvs_encoding pulls = {.pull = dist->compression.pull};
     Kvstored__V1__Compression compression = KVSTORED__V1__COMPRESSION__INIT;
     Kvstored__V1__SetCompressionRequest request = KVSTORED__V1__SET_COMPRESSION_REQUEST__INIT;
     compression.type = (char *)kvs_encoding_name(encoding);
     compression.step_case = KVSTORED__V1__COMPRESSION__STEP_THRESHOLD;
     compression.threshold = (double)encoding->threshold;
     compression.ratio = encoding->ratio;
+    compression.pull =
+        (char *)(pulls.pull == KVS_CODEC_NONE ? "none" : kvs_encoding_pull_name(&pulls));
     request.store = dist->store;
     request.compression = &compression;
     kvs_unary unary = {0};

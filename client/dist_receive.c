@@ -11,50 +11,55 @@
 /* ------------------------------------------------------------------ values */
 
 /* Why the part does not fit the item's outs, or KVS_OK. */
-static kvs_status check_dense(const kvs_item *item, const kvs_part_header *header,
+static kvs_status check_dense(const kvs_item *item, const kvs_part_header *header, kvs_arrival *out,
                               kvs_problem *problem)
 {
+    *out = (kvs_arrival){.element_offset = header->element_offset,
+                         .runs = 1,
+                         .run_elements = header->element_count,
+                         .codec = header->codec};
     const char *name = item->key->name;
     if (header->dtype != item->dtype) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR, "key %s holds %s, its out is %s", name,
                                kvs_dtype_name(header->dtype), kvs_dtype_name(item->dtype));
     }
-    if (header->storage != KVS_DENSE || header->codec != KVS_CODEC_NONE) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "key %s is not dense and plain", name);
+    if (header->storage != KVS_DENSE) {
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "key %s is not dense", name);
     }
     if (header->element_offset > item->elements ||
         header->element_count > item->elements - header->element_offset) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR, "key %s is larger than its out", name);
     }
-    if (header->payload_bytes != header->element_count * item->element_bytes) {
+    if (!kvs_item_fits(item, header, out)) {
         return kvs_problem_set(problem, KVS_INTERNAL, "key %s came with a wrong byte count", name);
     }
     return KVS_OK;
 }
 
-/* The same, and where in the outs it goes. */
-static kvs_status check_part(const kvs_item *item, const kvs_part_header *header,
-                             uint64_t *element_offset, uint64_t *elements, kvs_problem *problem)
+static kvs_status check_part(const kvs_item *item, const kvs_part_header *header, kvs_arrival *out,
+                             kvs_problem *problem)
 {
-    if (item->rows != NULL) {
-        return kvs_item_check_rows(item, header, element_offset, elements, problem);
-    }
-    *element_offset = header->element_offset;
-    *elements = header->element_count;
-    return check_dense(item, header, problem);
+    return item->rows != NULL ? kvs_item_check_rows(item, header, out, problem)
+                              : check_dense(item, header, out, problem);
 }
 
-static void write_outs(const kvs_item *item, uint64_t element_offset, const kvs_payload *payload)
+static void write_outs(const kvs_item *item, const kvs_arrival *arrival, const kvs_payload *payload)
 {
-    size_t offset = (size_t)element_offset * item->element_bytes;
-    if (payload->bytes == 0 || item->out_count == 0) {
+    size_t offset = (size_t)arrival->element_offset * item->element_bytes;
+    size_t bytes = (size_t)(arrival->runs * arrival->run_elements) * item->element_bytes;
+    if (bytes == 0 || item->out_count == 0) {
         return;
     }
     uint8_t *first = (uint8_t *)item->outs[0] + offset;
-    kvs_payload_gather(payload, first);
+    if (arrival->codec == KVS_CODEC_NONE) {
+        kvs_payload_gather(payload, first);
+    } else {
+        kvs_codec_read_value(arrival->codec, payload, arrival->runs, arrival->run_elements,
+                             (float *)(void *)first);
+    }
     for (size_t i = 1; i < item->out_count; i++) {
         if (item->outs[i] != item->outs[0]) {
-            memcpy((uint8_t *)item->outs[i] + offset, first, payload->bytes);
+            memcpy((uint8_t *)item->outs[i] + offset, first, bytes);
         }
     }
 }
@@ -70,24 +75,23 @@ static void take_value(kvs_dist *dist, const kvs_part_header *header, const kvs_
     }
     kvs_item *item = entry->item;
     kvs_problem problem = {0};
-    uint64_t element_offset = 0;
-    uint64_t elements = 0;
-    if (check_part(item, header, &element_offset, &elements, &problem) != KVS_OK) {
+    kvs_arrival arrival = {0};
+    if (check_part(item, header, &arrival, &problem) != KVS_OK) {
         kvs_request_blame(item->request, &problem);
         return;
     }
     if (payload->bytes >= UNLOCK_FROM_BYTES) {
         kvs_dist_unlock(dist);
-        write_outs(item, element_offset, payload);
+        write_outs(item, &arrival, payload);
         kvs_dist_lock(dist);
     } else {
-        write_outs(item, element_offset, payload);
+        write_outs(item, &arrival, payload);
     }
     /* The window may have grown meanwhile. */
     entry = kvs_flight_find(&dist->flight, header->sequence);
     if (entry != NULL && !(entry->valued && item->flow == KVS_FLOW_PUSHPULL)) {
         entry->valued = true;
-        item->received += elements;
+        item->received += arrival.runs * arrival.run_elements;
     }
     dist->statistics.parts_pulled++;
 }

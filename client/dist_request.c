@@ -372,6 +372,7 @@ void kvs_item_fill(kvs_item *item, kvs_request *request, const kvs_group *group,
     item->flow = flow;
     item->dtype = (kvs_dtype)array->dtype;
     item->element_bytes = (uint32_t)kvs_dtype_bytes(item->dtype);
+    item->pull_codec = request->dist->compression.pull;
     item->elements = kvs_array_elements(array);
     set_shape(item, array);
 }

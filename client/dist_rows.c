@@ -161,19 +161,32 @@ kvs_status kvs_dist_fill_rows(kvs_request *request, const kvs_transfer *transfer
 
 /* ------------------------------------------------------------------ what comes back */
 
+bool kvs_item_fits(const kvs_item *item, const kvs_part_header *header, const kvs_arrival *arrival)
+{
+    uint64_t elements = arrival->runs * arrival->run_elements;
+    if (header->codec == KVS_CODEC_NONE) {
+        return header->payload_bytes == elements * item->element_bytes;
+    }
+    return header->codec == item->pull_codec && item->dtype == KVS_F32 &&
+           header->payload_bytes ==
+               kvs_codec_value_bytes(header->codec, arrival->runs, arrival->run_elements);
+}
+
 kvs_status kvs_item_check_rows(const kvs_item *item, const kvs_part_header *header,
-                               uint64_t *element_offset, uint64_t *elements, kvs_problem *problem)
+                               kvs_arrival *out, kvs_problem *problem)
 {
     uint64_t first = 0;
     uint64_t rows = 0;
     KVS_TRY(kvs_row_list_find(item->rows->ids, item->rows->count, header, &first, &rows, problem));
+    *out = (kvs_arrival){.element_offset = first * item->rows->row_elements,
+                         .runs = rows,
+                         .run_elements = item->rows->row_elements,
+                         .codec = header->codec};
     if (header->storage != KVS_ROW_SPARSE || header->dtype != item->dtype ||
-        header->payload_bytes != rows * item->rows->row_elements * item->element_bytes) {
+        !kvs_item_fits(item, header, out)) {
         return kvs_problem_set(problem, KVS_INVALID_TENSOR,
                                "key %s has rows of another dtype or length than its out",
                                item->key->name);
     }
-    *element_offset = first * item->rows->row_elements;
-    *elements = rows * item->rows->row_elements;
     return KVS_OK;
 }

@@ -152,6 +152,8 @@ typedef struct outgoing {
     size_t count;
     uint64_t bytes;
     uint64_t id_bytes; /* of row ids, beside the payload */
+    uint64_t parts;    /* that the headers stand for */
+    kvs_codec pull_codec;
 } outgoing;
 
 /* False: it does not fit this message, or nothing may be sent now. */
@@ -160,17 +162,39 @@ static bool fits(const outgoing *message, const kvs_item *item, uint64_t part)
     const kvs_dist *dist = message->stream->dist;
     uint64_t bytes = kvs_item_part_bytes(item, part);
     uint64_t sum = message->bytes + message->id_bytes + bytes + kvs_item_id_bytes(item, part);
-    if (message->count == KVS_SEND_PARTS_MAX ||
+    if (message->count == KVS_SEND_PARTS_MAX || message->parts == KVS_FRAME_PARTS_MAX ||
+        (message->count > 0 && item->pull_codec != message->pull_codec) ||
         (message->count > 0 && sum > dist->limits.frame_payload_bytes)) {
         return false;
     }
     return kvs_dist_has_credit(dist, bytes);
 }
 
+/* Does the part, which brings no rows, go with the header before it? */
+static bool joins_run(const outgoing *message, const kvs_flight_entry *entry, uint64_t sequence)
+{
+    const kvs_item *item = entry->item;
+    if (item->rows == NULL || message->count == 0 ||
+        !kvs_row_list_is_empty(item->rows, entry->part)) {
+        return false;
+    }
+    const kvs_part_header *before = &message->stream->dist->headers[message->count - 1];
+    return before->empty_parts > 0 && before->key == item->key->name &&
+           before->after == item->after && before->priority == item->request->priority &&
+           before->sequence + before->empty_parts == sequence &&
+           before->element_offset + before->empty_parts * item->part_elements ==
+               entry->part * item->part_elements;
+}
+
 static void add_part(outgoing *message, kvs_flight_entry *entry, uint64_t sequence)
 {
     kvs_dist *dist = message->stream->dist;
     kvs_item *item = entry->item;
+    message->parts++;
+    if (joins_run(message, entry, sequence)) {
+        dist->headers[message->count - 1].empty_parts++;
+        return;
+    }
     uint64_t bytes = kvs_item_part_bytes(item, entry->part);
     kvs_part_header *header = &dist->headers[message->count];
     *header = (kvs_part_header){
@@ -191,6 +215,7 @@ static void add_part(outgoing *message, kvs_flight_entry *entry, uint64_t sequen
     };
     if (item->rows != NULL) {
         kvs_row_list_fill_header(item->rows, entry->part, item->element_bytes, header);
+        header->empty_parts = kvs_row_list_is_empty(item->rows, entry->part) ? 1 : 0;
     }
     dist->pieces[message->count] = (kvs_piece){
         .data = bytes > 0 ? item->data + kvs_item_part_offset(item, entry->part) : NULL,
@@ -225,6 +250,7 @@ static void add_pull(outgoing *message, const kvs_flight_entry *entry, uint64_t 
 static void add_entry(outgoing *message, kvs_flight_entry *entry, uint64_t sequence)
 {
     entry->sent = true;
+    message->pull_codec = entry->item->pull_codec;
     message->id_bytes += kvs_item_id_bytes(entry->item, entry->part);
     if (message->stream->flow == KVS_FLOW_PULL) {
         add_pull(message, entry, sequence);
@@ -288,6 +314,7 @@ static kvs_status encode(const outgoing *message)
             .session_bytes = KVS_SESSION_BYTES,
             .epoch = dist->epoch,
             .membership = dist->membership,
+            .codec = message->pull_codec,
             .keys = dist->pull_keys,
             .key_count = message->count,
         };
@@ -300,6 +327,7 @@ static kvs_status encode(const outgoing *message)
         .session_bytes = KVS_SESSION_BYTES,
         .epoch = dist->epoch,
         .membership = dist->membership,
+        .value_codec = stream->flow == KVS_FLOW_PUSHPULL ? message->pull_codec : KVS_CODEC_NONE,
         .parts = dist->headers,
         .part_count = message->count,
     };
@@ -332,8 +360,15 @@ static void send_message(const outgoing *message)
         kvs_block_unref(dist->pieces[i].context);
     }
     for (size_t i = 0; i < message->count; i++) {
-        kvs_flight_unsend_one(dist, stream->flow == KVS_FLOW_PULL ? dist->pull_keys[i].sequence
-                                                                  : dist->headers[i].sequence);
+        if (stream->flow == KVS_FLOW_PULL) {
+            kvs_flight_unsend_one(dist, dist->pull_keys[i].sequence);
+            continue;
+        }
+        const kvs_part_header *header = &dist->headers[i];
+        kvs_flight_unsend_one(dist, header->sequence);
+        for (uint64_t more = 1; more < header->empty_parts; more++) {
+            kvs_flight_unsend_one(dist, header->sequence + more);
+        }
     }
     dist->pause_ns = kvs_clock_now_ns() + 100 * KVS_MS;
 }

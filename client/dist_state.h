@@ -63,6 +63,7 @@ typedef struct kvs_item {
     const uint64_t *ends; /* encoded: where each part ends in data; NULL: as it is */
     kvs_codec codec;
     float threshold;
+    kvs_codec pull_codec; /* what its values may come back as */
     uint64_t elements;
     uint64_t part_elements;
     uint64_t parts; /* sequences it takes: 1 for a pull */
@@ -251,10 +252,18 @@ size_t kvs_dist_count_row_items(const kvs_transfer *transfer);
 kvs_status kvs_dist_fill_rows(kvs_request *request, const kvs_transfer *transfer,
                               kvs_problem *problem) KVS_MUST_CHECK;
 void kvs_item_free_rows(kvs_item *item);
-/* Where rows that have come go in the item's out, and how many elements they have. */
+/* What has come of a value: where it goes in the item's outs, and in which form it is. */
+typedef struct kvs_arrival {
+    uint64_t element_offset;
+    uint64_t runs; /* as engine/codec.h means them: one, or the rows */
+    uint64_t run_elements;
+    kvs_codec codec;
+} kvs_arrival;
+/* The same of rows. */
 kvs_status kvs_item_check_rows(const kvs_item *item, const kvs_part_header *header,
-                               uint64_t *element_offset, uint64_t *elements,
-                               kvs_problem *problem) KVS_MUST_CHECK;
+                               kvs_arrival *out, kvs_problem *problem) KVS_MUST_CHECK;
+/* Is it in a form that was asked for, and of as many bytes as that takes? */
+bool kvs_item_fits(const kvs_item *item, const kvs_part_header *header, const kvs_arrival *arrival);
 
 /* ------------------------------------------------------------------ dist_flight.c */
 

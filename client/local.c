@@ -200,7 +200,15 @@ static kvs_status local_set_compression(kv_store *kv, const char *json, kvs_prob
                                "a store of type %s does not compress; one of type device does",
                                kv->type);
     }
-    return kvs_compression_set(&((kvs_local *)kv)->compression, json, problem);
+    kvs_compression *compression = &((kvs_local *)kv)->compression;
+    const kvs_compression before = *compression;
+    KVS_TRY(kvs_compression_set(compression, json, problem));
+    if (compression->pull != KVS_CODEC_NONE) {
+        *compression = before; /* a call that fails changes nothing */
+        return kvs_problem_set(problem, KVS_INVALID_FIELD,
+                               "an embedded store's values do not travel: leave pull out");
+    }
+    return KVS_OK;
 }
 
 static kvs_status local_set_updater(kv_store *kv, kv_updater *updater, void *context,

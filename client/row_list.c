@@ -330,6 +330,11 @@ kvs_status kvs_row_list_describe(const kvs_row_list *list, const kvs_group *grou
 
 /* ------------------------------------------------------------------ one part */
 
+bool kvs_row_list_is_empty(const kvs_row_list *list, uint64_t part)
+{
+    return !list->whole && list->starts[part + 1] == list->starts[part];
+}
+
 size_t kvs_row_list_offset(const kvs_row_list *list, uint64_t part, size_t element_bytes)
 {
     if (list->whole) {

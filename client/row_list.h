@@ -55,6 +55,8 @@ kvs_status kvs_row_list_describe(const kvs_row_list *list, const kvs_group *grou
 /* What a header says of one part, all but key, shape and sequence. */
 void kvs_row_list_fill_header(const kvs_row_list *list, uint64_t part, size_t element_bytes,
                               kvs_part_header *header);
+/* Does the list have no row of it? */
+bool kvs_row_list_is_empty(const kvs_row_list *list, uint64_t part);
 /* Where its rows lie, in bytes. */
 size_t kvs_row_list_offset(const kvs_row_list *list, uint64_t part, size_t element_bytes);
 

@@ -8,6 +8,7 @@ function(kvs_client_test name)
 endfunction()
 
 kvs_client_test(client_compression_test)
+kvs_client_test(client_encoded_test)
 kvs_client_test(client_seed_test)
 kvs_client_test(client_order_test)
 kvs_client_test(client_recovery_test)

@@ -195,15 +195,18 @@ typedef void kv_updater(kv_key key, const kv_array *input, kv_array *stored, voi
 KV_API kv_status kv_set_updater(kv_store *kv, kv_updater *updater, void *context);
 
 /* Gradients of f32 are sent in fewer bytes from the next push on; what is left out stays here and
- * is added to the next gradient of the key. Values of init and pulls are whole. JSON:
+ * is added to the next gradient of the key. Values of init are whole. JSON:
  *   {"type": "2bit", "threshold": 0.5}   two bits an element: +threshold, -threshold or nothing
  *   {"type": "1bit", "threshold": 0}     one bit: +1 above the threshold, else -1
  *   {"type": "int8"}                     a byte an element, a scale for each 256
  *   {"type": "topk", "ratio": 0.01}      the largest elements of each part; "randomk": any
  *   {"type": "fp16"}, {"type": "bf16"}   rounded; nothing is kept
- * Other fields are not looked at. Every worker calls it, before it pushes. For stores whose type
- * has "dist" or "device" in it; a device store encodes each device value for itself. It can be set
- * again, not taken back. INVALID_FIELD; a push of another dtype is then INVALID_TENSOR. */
+ *   {"pull": "bf16"}                     values of f32 are pulled so, rows too: "fp16", "bf16",
+ *                                        "int8", or "none": whole. With a type or without
+ * What a call does not name, type or pull, stays as it was; other fields are not looked at. Every
+ * worker calls it, before it pushes. For stores whose type has "dist" or "device" in it; a device
+ * store encodes each device value for itself, and refuses "pull". It can be set again, not taken
+ * back. INVALID_FIELD; a push of another dtype is then INVALID_TENSOR. */
 KV_API kv_status kv_set_gradient_compression(kv_store *kv, const char *json);
 
 /* All ranks; timeout 0: the store's default (10 minutes). */

@@ -305,7 +305,8 @@ class KVStore:
 
     def set_gradient_compression(self, compression_params: dict[str, Any]) -> None:
         """{"type": "2bit", "threshold": 0.5}: what the pushes that follow send. What is left out
-        stays here and is added to the next gradient of the key."""
+        stays here and is added to the next gradient of the key. {"pull": "bf16"} (or "fp16",
+        "int8", "none"): what the pulls from a server that follow ask for."""
         self._use()
         self._native.call(self._library.kv_set_gradient_compression,
                           json.dumps(compression_params).encode())

@@ -115,6 +115,25 @@ class Compression(case.Case):
         with case.Server() as server, kvstored.create("dist_sync", server.grpc) as kv:
             self.check(kv)
 
+    def test_values_are_pulled_in_fewer_bytes(self):
+        value = numpy.array([1 / 3, -2 / 3, 1e-3, 127], "float32")
+        cut = (value.view("u4") + 0x7fff + (value.view("u4") >> 16 & 1)) & 0xffff0000
+        with case.Server() as server, kvstored.create("dist_sync", server.grpc) as kv:
+            kv.init("w", value)
+            kv.init("rows", kvstored.RowSparse([1], value[None], (3, 4)))
+            out, rows = numpy.zeros(4, "float32"), kvstored.RowSparse.zeros((3, 4))
+            for pull, expected in (("bf16", cut.view("f4")),
+                                   ("fp16", value.astype("float16").astype("float32")),
+                                   ("int8", numpy.array([0, -1, 0, 127], "float32")),
+                                   ("none", value)):
+                kv.set_gradient_compression({"pull": pull})
+                kv.pull("w", out)
+                self.assert_array(expected, out)
+                kv.row_sparse_pull("rows", rows, [1])
+                self.assert_array(expected, rows.values[0])
+            with self.refused("INVALID_FIELD", "bf16"):
+                kv.set_gradient_compression({"pull": "2bit"})
+
     def test_what_the_server_was_not_told_is_not_set(self):
         with case.Server() as server:
             with kvstored.create("dist_sync", server.grpc, request_timeout=1) as kv:

@@ -150,8 +150,7 @@ static void rows_are_listed_when_there_is_room_for_them(void **state)
     fixture_pull_keys(a, &pull, 1);
     uint64_t values = a->values;
     assert_in_range(values, 1, KVS_PULL_BYTES_AHEAD / (KVS_PART_ELEMENTS * sizeof(float)));
-    uint64_t waiting = in_use(&f);
-    f.store->engine->budget.bytes_max = waiting; /* not one more list */
+    f.store->engine->budget.bytes_max = 1; /* not one more list */
     fixture_sent(a, 0);
     assert_int_equal(a->values, values);
     assert_int_equal(fixture_status(a, 1), KVS_STATUS_COUNT);

@@ -9,6 +9,8 @@
 #include <string.h>
 
 #define OPS_PER_SLAB 64u
+/* Room for acks of a turn, grown as they come. */
+#define ACKS_AT_FIRST 256u
 
 struct kvs_op_slab {
     struct kvs_op_slab *next;
@@ -29,8 +31,14 @@ kvs_status kvs_session_make(kvs_store *store, uint32_t rank, uint64_t now_ns, kv
         return KVS_NO_MEMORY;
     }
     uint64_t size = atomic_load_explicit(&store->inflight_parts, memory_order_relaxed);
-    kvs_status status = kvs_window_init(&session->window, size);
+    session->ack_room = ACKS_AT_FIRST;
+    session->acks = calloc((size_t)2 * ACKS_AT_FIRST, sizeof *session->acks);
+    kvs_status status = session->acks == NULL ? KVS_NO_MEMORY : KVS_OK;
+    if (status == KVS_OK) {
+        status = kvs_window_init(&session->window, size);
+    }
     if (status != KVS_OK) {
+        free(session->acks);
         free(session);
         return status;
     }
@@ -70,6 +78,7 @@ void kvs_session_unref(kvs_session *session)
         free(session->slabs);
         session->slabs = next;
     }
+    free(session->acks);
     kvs_window_deinit(&session->window);
     kvs_tally_deinit(&session->tally);
     kvs_store *store = session->store;
@@ -286,23 +295,52 @@ void kvs_session_mark_dirty(kvs_session *session, kvs_channel *channel)
 
 /* ------------------------------------------------------------------ answers */
 
-/* Sorts by channel, kind and sequence. Mostly in order already: insertion. */
+/* By channel, kind and sequence. */
+static bool comes_after(const kvs_session_ack_mark *a, const kvs_session_ack_mark *b)
+{
+    return a->channel != b->channel       ? a->channel > b->channel
+           : a->duplicate != b->duplicate ? a->duplicate
+                                          : a->sequence > b->sequence;
+}
+
+/* Where the ascending run that begins at `first` ends. */
+static uint32_t ascending_until(const kvs_session_ack_mark *acks, uint32_t first, uint32_t count)
+{
+    while (++first < count && !comes_after(&acks[first - 1], &acks[first])) {
+    }
+    return first;
+}
+
+static uint32_t merge(const kvs_session_ack_mark *from, uint32_t first, uint32_t middle,
+                      uint32_t end, kvs_session_ack_mark *to)
+{
+    uint32_t a = first;
+    uint32_t b = middle;
+    for (uint32_t i = first; i < end; i++) {
+        bool second = a == middle || (b < end && comes_after(&from[a], &from[b]));
+        to[i] = second ? from[b++] : from[a++];
+    }
+    return end;
+}
+
+/* Each shard answers in order: as many ascending runs as shards are merged, two by two. */
 static void sort_acks(kvs_session *session)
 {
-    for (uint32_t i = 1; i < session->ack_count; i++) {
-        for (uint32_t j = i; j > 0; j--) {
-            bool swap = session->acks[j - 1].channel != session->acks[j].channel
-                            ? session->acks[j - 1].channel > session->acks[j].channel
-                        : session->acks[j - 1].duplicate != session->acks[j].duplicate
-                            ? session->acks[j - 1].duplicate
-                            : session->acks[j - 1].sequence > session->acks[j].sequence;
-            if (!swap) {
-                break;
-            }
-            __typeof__(session->acks[0]) other = session->acks[j];
-            session->acks[j] = session->acks[j - 1];
-            session->acks[j - 1] = other;
+    uint32_t count = session->ack_count;
+    kvs_session_ack_mark *from = session->acks;
+    kvs_session_ack_mark *to = session->acks + session->ack_room;
+    while (count > 0 && ascending_until(from, 0, count) < count) {
+        for (uint32_t at = 0; at < count;) {
+            uint32_t middle = ascending_until(from, at, count);
+            uint32_t end = middle < count ? ascending_until(from, middle, count) : count;
+            at = merge(from, at, middle, end, to);
         }
+        kvs_session_ack_mark *merged = to;
+        to = from;
+        from = merged;
+    }
+    if (from != session->acks) {
+        memcpy(session->acks, from, count * sizeof *from);
     }
 }
 
@@ -325,18 +363,31 @@ static void flush_acks(kvs_session *session)
     session->ack_count = 0;
 }
 
+/* False: there are as many as are joined, or no memory for more. */
+static bool grow_acks(kvs_session *session)
+{
+    uint32_t room = 2 * session->ack_room;
+    if (room > KVS_SESSION_ACKS_MAX) {
+        return false;
+    }
+    kvs_session_ack_mark *acks = realloc(session->acks, 2 * room * sizeof *acks);
+    if (acks == NULL) {
+        return false;
+    }
+    session->acks = acks;
+    session->ack_room = room;
+    return true;
+}
+
 void kvs_session_ack(kvs_session *session, kvs_channel *channel, uint64_t sequence, bool duplicate)
 {
     if (channel->closed) {
         return;
     }
-    if (session->ack_count == KVS_SESSION_ACKS) {
+    if (session->ack_count == session->ack_room && !grow_acks(session)) {
         flush_acks(session);
     }
-    session->acks[session->ack_count].channel = channel;
-    session->acks[session->ack_count].sequence = sequence;
-    session->acks[session->ack_count].duplicate = duplicate;
-    session->ack_count++;
+    session->acks[session->ack_count++] = (kvs_session_ack_mark){channel, sequence, duplicate};
     kvs_session_mark_dirty(session, channel); /* keeps it until the end of the turn */
 }
 

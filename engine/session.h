@@ -13,7 +13,8 @@
 #include "engine/op.h"
 #include "engine/tally.h"
 
-#define KVS_SESSION_ACKS 512u
+/* Acks of one turn that are kept to be joined: those of one frame. */
+#define KVS_SESSION_ACKS_MAX KVS_FRAME_PARTS_MAX
 
 typedef enum kvs_entry_state {
     KVS_ENTRY_NEW,  /* not seen */
@@ -27,6 +28,12 @@ typedef struct kvs_entry {
     uint8_t state;
     uint8_t status;
 } kvs_entry;
+
+typedef struct kvs_session_ack_mark {
+    kvs_channel *channel;
+    uint64_t sequence;
+    bool duplicate;
+} kvs_session_ack_mark;
 
 typedef struct kvs_window {
     kvs_entry *entries; /* a ring; the entry of sequence s is at s & mask */
@@ -67,12 +74,8 @@ struct kvs_session {
     kvs_task credit_task, end_task, resume_task;
     _Atomic bool end_posted, resume_posted;
     kvs_task_list chains[KVS_SHARDS_MAX]; /* ops of this call, by shard */
-    struct {
-        kvs_channel *channel;
-        uint64_t sequence;
-        bool duplicate;
-    } acks[KVS_SESSION_ACKS]; /* of this turn */
-    uint32_t ack_count;
+    kvs_session_ack_mark *acks;           /* of this turn; twice the room, half of it to sort in */
+    uint32_t ack_count, ack_room;
 };
 
 kvs_status kvs_session_make(kvs_store *store, uint32_t rank, uint64_t now_ns,

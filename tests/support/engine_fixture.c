@@ -24,6 +24,7 @@ static void note(fixture_worker *worker, uint64_t sequence, kvs_status status, b
 
 static void ack(kvs_channel *channel, uint64_t first, uint64_t last, bool duplicate)
 {
+    ((fixture_worker *)channel)->ack_ranges++;
     for (uint64_t s = first; s <= last; s++) {
         note((fixture_worker *)channel, s, KVS_OK, duplicate, "");
     }

@@ -25,6 +25,7 @@ typedef struct fixture_worker {
     uint64_t sequence;
     fixture_answer answers[FIXTURE_ANSWERS];
     size_t answer_count;
+    uint64_t ack_ranges;
     uint64_t credit_back;
     float value[1 << 16];    /* what pulls have brought, by element of the last key */
     uint64_t values;         /* parts */

@@ -239,6 +239,49 @@ static void a_run_beyond_the_window_is_a_gap(void **state)
     fixture_close(&f);
 }
 
+#define MANY 2000u
+
+/* Of parts that lie with five shards, each of which answers its own. */
+static void the_parts_of_a_frame_are_acked_as_one_range(void **state)
+{
+    kvs_shape shape = {.rank = 1, .size = {MANY}};
+    kvs_problem problem = {.status = KVS_OK};
+    kvs_payload nothing = {0};
+    kvs_init *init = NULL;
+    kvs_part_header header = {.key = "e",
+                              .key_bytes = 1,
+                              .dtype = KVS_F32,
+                              .storage = KVS_ROW_SPARSE,
+                              .has_shape = true,
+                              .shape = packed_shape,
+                              .shape_bytes = kvs_shape_pack(&shape, packed_shape),
+                              .element_count = 1};
+    fixture_wait done;
+    fixture f;
+    (void)state;
+    fixture_open(&f, &(fixture_options){
+                         .type = "dist_sync", .num_workers = 1, .part_elements = 1, .shards = 5});
+    fixture_worker *a = fixture_join(&f, 0);
+    assert_int_equal(kvs_init_open(f.store, NULL, &init, &problem), KVS_OK);
+    for (; header.element_offset < MANY; header.element_offset++) {
+        assert_int_equal(kvs_init_part(init, &header, &nothing, &problem), KVS_OK);
+    }
+    fixture_wait_begin(&done, 0);
+    kvs_init_commit(init, &done.waiter, f.now_ns);
+    assert_int_equal(done.problem.status, KVS_OK);
+    kvs_init_close(init);
+    header.element_offset = 0;
+    header.has_shape = false;
+    header.sequence = 1;
+    header.empty_parts = MANY;
+    fixture_push_parts(a, &header, 1, NULL, 0, false);
+    assert_int_equal(a->ack_ranges, 1);
+    for (uint64_t part = 0; part < MANY; part++) {
+        assert_int_equal(a->answers[part].sequence, part + 1);
+    }
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +290,7 @@ int main(void)
         cmocka_unit_test(a_run_may_be_cut),
         cmocka_unit_test(what_is_no_run_is_refused_for_each_of_its_parts),
         cmocka_unit_test(a_run_beyond_the_window_is_a_gap),
+        cmocka_unit_test(the_parts_of_a_frame_are_acked_as_one_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

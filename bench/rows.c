@@ -19,7 +19,7 @@ typedef struct series {
     uint32_t count;
 } series;
 
-enum { COPY, LOCAL_PULL, LOCAL_PUSH, PULL, PUSH, SERIES };
+enum { COPY, LOCAL_PULL, LOCAL_PUSH, PULL, PUSH, PULL_HALF, PULL_BYTE, SERIES };
 
 /* One call's rows: asked for, and where they go. */
 typedef struct request {
@@ -170,6 +170,22 @@ static bool measure_store(stage *s, kv_store *kv, series *pulls, series *pushes)
     return !failed(kv, status);
 }
 
+/* The same pulls in fewer bytes. */
+static bool measure_encoded(stage *s, kv_store *kv, const char *json, series *pulls)
+{
+    uint64_t seed = 43;
+    kv_status status = kv_set_gradient_compression(kv, json);
+    for (uint32_t round = 0; status == 0 && round <= s->plan->rounds; round++) {
+        choose_rows(s, &seed);
+        const double start = kvs_bench_clock();
+        status = pull(kv, &s->request);
+        if (round > 0) {
+            note(pulls, kvs_bench_clock() - start);
+        }
+    }
+    return !failed(kv, status);
+}
+
 static bool measure_local(stage *s)
 {
     kv_store *kv = NULL;
@@ -212,7 +228,9 @@ static bool measure_server(stage *s)
         (void)fprintf(stderr, "kvbench: %s\n", error);
     }
     s->memory_mib[0] = resident_mib(server.process);
-    good = good && measure_store(s, kv, &s->all[PULL], &s->all[PUSH]);
+    good = good && measure_store(s, kv, &s->all[PULL], &s->all[PUSH]) &&
+           measure_encoded(s, kv, "{\"pull\": \"bf16\"}", &s->all[PULL_HALF]) &&
+           measure_encoded(s, kv, "{\"pull\": \"int8\"}", &s->all[PULL_BYTE]);
     s->memory_mib[1] = resident_mib(server.process);
     good = kv_close(kv) == 0 && good;
     return kvs_bench_server_stop(&server) && good;
@@ -257,8 +275,9 @@ static void print(stage *s)
 
 bool kvs_bench_rows(const kvs_bench_rows_plan *plan)
 {
-    static const char *const names[SERIES] = {"memcpy of rows", "pull, embedded", "push, embedded",
-                                              "pull, server", "push, server"};
+    static const char *const names[SERIES] = {
+        "memcpy of rows", "pull, embedded",       "push, embedded",      "pull, server",
+        "push, server",   "pull as bf16, server", "pull as int8, server"};
     stage s = {.plan = plan};
     for (int i = 0; i < SERIES; i++) {
         s.all[i].name = names[i];

@@ -11,6 +11,9 @@
  * ties to even: what rintf does, in a form that is compiled to vectors. */
 #define ROUNDING 0x1.8p23f
 
+/* A row of 1000 elements and more. */
+#define STRADDLING_BYTES 1024u
+
 bool kvs_codec_of_values(kvs_codec codec)
 {
     return codec == KVS_CODEC_F16 || codec == KVS_CODEC_BF16 || codec == KVS_CODEC_INT8;
@@ -90,10 +93,40 @@ void kvs_codec_write_value(kvs_codec codec, const float *value, uint64_t runs, u
 
 /* ------------------------------------------------------------------ reading */
 
+/* What lies in one piece. */
+static void read_int8(const uint8_t *data, size_t elements, float *target)
+{
+    size_t blocks = (elements + KVS_INT8_BLOCK - 1) / KVS_INT8_BLOCK;
+    const uint8_t *steps = data + blocks * sizeof(float);
+    for (size_t first = 0; first < elements; first += KVS_INT8_BLOCK) {
+        size_t left = elements - first;
+        size_t count = left < KVS_INT8_BLOCK ? left : KVS_INT8_BLOCK;
+        float scale;
+        memcpy(&scale, data + first / KVS_INT8_BLOCK * sizeof scale, sizeof scale);
+        for (size_t i = 0; i < count; i++) {
+            target[first + i] = kvs_decode_int8((signed char)steps[first + i], scale);
+        }
+    }
+}
+
+/* As many as are encoded at a time; the short ones that straddle spans are put together first. */
+static void read_piece(const kvs_payload *piece, size_t elements, float *target)
+{
+    uint8_t together[STRADDLING_BYTES];
+    if (piece->spans->bytes - piece->skip >= piece->bytes) {
+        read_int8((const uint8_t *)piece->spans->data + piece->skip, elements, target);
+    } else if (piece->bytes <= sizeof together) {
+        kvs_payload_gather(piece, together);
+        read_int8(together, elements, target);
+    } else {
+        kvs_codec_decode(KVS_CODEC_INT8, 0, piece, target, elements, true);
+    }
+}
+
 void kvs_codec_read_value(kvs_codec codec, const kvs_payload *payload, uint64_t runs,
                           uint64_t elements, float *target)
 {
-    size_t used = 0;
+    kvs_payload rest = *payload;
     if (codec != KVS_CODEC_INT8) {
         kvs_codec_decode(codec, 0, payload, target, runs * elements, true);
         return;
@@ -103,10 +136,10 @@ void kvs_codec_read_value(kvs_codec codec, const kvs_payload *payload, uint64_t 
             uint64_t left = elements - done;
             uint64_t count = left < KVS_PART_ELEMENTS ? left : KVS_PART_ELEMENTS;
             size_t bytes = (size_t)kvs_codec_bytes(codec, count);
-            kvs_payload piece = kvs_payload_slice(payload, used, bytes);
-            kvs_codec_decode(codec, 0, &piece, target, count, true);
+            kvs_payload piece = kvs_payload_slice(&rest, 0, bytes);
+            read_piece(&piece, (size_t)count, target);
+            rest = kvs_payload_slice(&rest, bytes, rest.bytes - bytes);
             target += count;
-            used += bytes;
             done += count;
         }
     }

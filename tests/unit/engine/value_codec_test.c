@@ -123,8 +123,8 @@ static void a_long_run_comes_back(void **state)
         values[i] = (float)(i % 255) - 127;
     }
     kvs_codec_write_value(KVS_CODEC_INT8, values, 1, elements, out);
-    kvs_span span = {out, bytes};
-    kvs_payload payload = payload_of(&span);
+    kvs_span spans[2] = {{out, 5000}, {out + 5000, bytes - 5000}};
+    kvs_payload payload = {.spans = spans, .count = 2, .bytes = bytes};
     kvs_codec_read_value(KVS_CODEC_INT8, &payload, 1, elements, got);
     for (uint64_t i = 0; i < elements; i++) {
         if (fabsf(got[i] - values[i]) > 0.51f) {

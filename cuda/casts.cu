@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "cuda/updates.cuh"
 #include "engine/decode.h"
 
 #include <string.h>

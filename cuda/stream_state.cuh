@@ -74,7 +74,5 @@ kvs_status kvs_cuda_copy_rows(kvs_stream *stream, const kvs_memory *target,
                               const kvs_source *source, size_t bytes) KVS_MUST_CHECK;
 kvs_status kvs_cuda_zero_row(kvs_stream *stream, const kvs_memory *target,
                              size_t bytes) KVS_MUST_CHECK;
-/* Rows of a rule on f32 or f64. */
-kvs_status kvs_cuda_update_item(kvs_stream *stream, const kvs_apply_item *item) KVS_MUST_CHECK;
 
 #endif

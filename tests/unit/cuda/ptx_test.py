@@ -19,7 +19,7 @@ REGISTERS_MAX = {"kvs_cuda_move_kernel": 40, "kvs_cuda_update_kernelIf": 80,
                  "kvs_cuda_update_kernelId": 128, "kvs_cuda_cast_kernel": 40}
 # The rules that train most models.
 REGISTERS_MAX_OF = {"sgd_f32": 40, "sgd_momentum_f32": 48, "adam_19_f32": 64, "adamw_f32": 64}
-SOURCES = ("stream", "casts")
+SOURCES = ("stream", "casts", "updates")
 
 
 def nvcc(*arguments):

@@ -112,6 +112,7 @@ kvs_status kvs_backend_cuda_open(kvs_backend **out, kvs_problem *problem)
     device->base.name = device->name;
     device->base.dtypes = 1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_F16 | 1u << KVS_BF16 |
                           1u << KVS_U8 | 1u << KVS_I8 | 1u << KVS_I32 | 1u << KVS_I64;
+    device->base.rows = true;
     kvs_status status = probe(device, problem);
     if (status != KVS_OK) {
         close_backend(&device->base);

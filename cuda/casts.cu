@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "cuda/map.cuh"
 #include "cuda/updates.cuh"
 #include "engine/decode.h"
 
@@ -32,6 +33,10 @@ typedef struct kvs_cuda_cast {
     kvs_cuda_cast_kind kind;
     float threshold;
     bool first;
+    /* Unit i of the source, of the target or of both is where the map says; halves and f32 only. */
+    bool source_mapped;
+    bool target_mapped;
+    kvs_cuda_map map;
 } kvs_cuda_cast;
 
 static_assert(KVS_CUDA_ROWS_MAX * sizeof(kvs_cuda_cast) <= KVS_CUDA_TABLE_BYTES,
@@ -60,10 +65,13 @@ __device__ __forceinline__ float kvs_cuda_decode(const kvs_cuda_cast *row, uint6
     }
 }
 
-__device__ __forceinline__ void kvs_cuda_cast_unit(const kvs_cuda_cast *row, uint64_t i)
+__device__ __forceinline__ void kvs_cuda_cast_unit(const kvs_cuda_cast *row, uint64_t unit)
 {
+    const uint64_t place = row->map.list != nullptr ? kvs_cuda_place(row->map, unit, 1) : unit;
+    const uint64_t i = row->source_mapped ? place : unit;
+    const uint64_t to = row->target_mapped ? place : unit;
     float *target = static_cast<float *>(row->target);
-    uint16_t *half = static_cast<uint16_t *>(row->target) + i;
+    uint16_t *half = static_cast<uint16_t *>(row->target) + to;
     const uint16_t *more = static_cast<const uint16_t *>(row->source) + i;
     const float *wide = static_cast<const float *>(row->source);
     float value;
@@ -88,7 +96,7 @@ __device__ __forceinline__ void kvs_cuda_cast_unit(const kvs_cuda_cast *row, uin
         target += kvs_f32_bits(wide[2 * i]); /* judged at the door: no two are the same */
     } else {
         value = kvs_cuda_decode(row, i);
-        target += i;
+        target += to;
     }
     *target = row->first ? value : *target + value;
 }
@@ -261,4 +269,66 @@ kvs_status kvs_cuda_update_half(kvs_stream *stream, const kvs_apply_item *item)
     KVS_TRY(kvs_cuda_update_item(stream, &wide));
     return cast_row(stream, brain ? KVS_CUDA_NARROW_BF16 : KVS_CUDA_NARROW_F16, item->target,
                     wide.target->data, item->elements, NULL);
+}
+
+/* ------------------------------------------------------------------ rules on rows of halves */
+
+/* A row of casts from or to mapped places. */
+static kvs_status mapped_row(kvs_stream *stream, kvs_cuda_cast_kind kind, const kvs_memory *target,
+                             const void *source, const kvs_rows *rows,
+                             const kvs_cuda_rows_piece *piece, kvs_cuda_cast **out)
+{
+    kvs_cuda_map map;
+    KVS_TRY(kvs_cuda_make_row(stream, &cast_rows));
+    KVS_TRY(kvs_cuda_map_piece(stream, rows, piece, &map));
+    KVS_TRY(cast_row(stream, kind, target, source, (uint64_t)piece->rows * piece->columns, out));
+    (*out)->map = map;
+    return KVS_OK;
+}
+
+/* The gradient and, without a master, the weight of a piece as f32, in the scratch. */
+static kvs_status widen_piece(kvs_stream *stream, const kvs_apply_item *item,
+                              const kvs_cuda_rows_piece *piece)
+{
+    kvs_cuda_cast_kind widen = item->dtype == KVS_BF16 ? KVS_CUDA_DECODE_BF16 : KVS_CUDA_DECODE_F16;
+    uint64_t units = (uint64_t)piece->rows * piece->columns;
+    kvs_cuda_cast *row = NULL;
+    if (item->accumulator != NULL) {
+        const uint16_t *from = (const uint16_t *)item->accumulator->data;
+        KVS_TRY(cast_row(stream, widen, &stream->scratch.gradient,
+                         from + kvs_cuda_piece_offset(&item->rows, piece), units, NULL));
+    }
+    if (item->master == NULL) {
+        KVS_TRY(mapped_row(stream, widen, &stream->scratch.weight, item->weight->data, &item->rows,
+                           piece, &row));
+        row->source_mapped = true;
+    }
+    return KVS_OK;
+}
+
+kvs_status kvs_cuda_update_half_rows(kvs_stream *stream, const kvs_apply_item *item)
+{
+    bool compact = item->master == NULL;
+    kvs_memory *weight = compact ? &stream->scratch.weight : item->master;
+    kvs_cuda_sparse_update update = {NULL, weight->data, compact};
+    kvs_cuda_rows_piece piece = {0, 0, 0, 0};
+    kvs_apply_item wide = *item;
+    wide.dtype = KVS_F32;
+    kvs_cuda_check_update_rows(item);
+    if (item->accumulator != NULL) {
+        update.gradient = stream->scratch.gradient.data;
+    }
+    while (kvs_cuda_next_piece(&item->rows, KVS_CUDA_MAP_ROWS_MAX, (uint32_t)KVS_PART_ELEMENTS,
+                               &piece)) {
+        kvs_cuda_cast *row = NULL;
+        KVS_TRY(kvs_cuda_launch(stream)); /* what was there reads the scratch */
+        KVS_TRY(widen_piece(stream, item, &piece));
+        KVS_TRY(kvs_cuda_update_piece(stream, &wide, &piece, &update));
+        KVS_TRY(mapped_row(stream,
+                           item->dtype == KVS_BF16 ? KVS_CUDA_NARROW_BF16 : KVS_CUDA_NARROW_F16,
+                           item->target, weight->data, &item->rows, &piece, &row));
+        row->source_mapped = !compact;
+        row->target_mapped = true;
+    }
+    return KVS_OK;
 }

@@ -11,10 +11,11 @@
 cudaError_t kvs_cuda_casts_load(void);
 
 /* What the stream's accumulate does for an item that is encoded, or of halves and not the first;
- * and its apply for one of halves. */
+ * and its apply for one of halves, or of rows of them. */
 kvs_status kvs_cuda_decode_item(kvs_stream *stream, const kvs_accumulate_item *item) KVS_MUST_CHECK;
 kvs_status kvs_cuda_add_halves(kvs_stream *stream, kvs_dtype dtype, const kvs_memory *target,
                                const kvs_source *source, size_t bytes) KVS_MUST_CHECK;
 kvs_status kvs_cuda_update_half(kvs_stream *stream, const kvs_apply_item *item) KVS_MUST_CHECK;
+kvs_status kvs_cuda_update_half_rows(kvs_stream *stream, const kvs_apply_item *item) KVS_MUST_CHECK;
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "cuda/casts.cuh"
 #include "cuda/move_kernel.cuh"
+#include "cuda/rows.cuh"
 #include "cuda/updates.cuh"
 
 #include <stdlib.h>
@@ -27,6 +28,9 @@ cudaError_t kvs_cuda_kernels_load(void)
     cudaError_t error = cudaFuncGetAttributes(&attributes, kvs_cuda_move_kernel);
     if (error == cudaSuccess) {
         error = kvs_cuda_casts_load();
+    }
+    if (error == cudaSuccess) {
+        error = kvs_cuda_rows_load();
     }
     return error == cudaSuccess ? kvs_cuda_updates_load() : error;
 }
@@ -184,6 +188,18 @@ void kvs_cuda_add_tiles(kvs_stream *stream, uint64_t bytes)
     stream->tiles += (bytes + KVS_CUDA_TILE_BYTES - 1) / KVS_CUDA_TILE_BYTES;
 }
 
+kvs_status kvs_cuda_make_room(kvs_stream *stream, size_t bytes)
+{
+    return kvs_cuda_ring_room(&stream->ring) < bytes ? kvs_cuda_launch(stream) : KVS_OK;
+}
+
+kvs_status kvs_cuda_stage(kvs_stream *stream, const void *data, size_t bytes, const void **out)
+{
+    kvs_span span = {(const uint8_t *)data, bytes};
+    kvs_payload payload = {&span, 1, 0, bytes};
+    return kvs_cuda_ring_stage(&stream->ring, &payload, 0, bytes, out);
+}
+
 kvs_status kvs_cuda_take_piece(kvs_stream *stream, const kvs_source *source, size_t offset,
                                size_t bytes, kvs_cuda_piece *out)
 {
@@ -269,6 +285,10 @@ kvs_status kvs_cuda_stream_copy(kvs_stream *stream, const kvs_copy_item *items, 
     for (size_t i = 0; i < count; i++) {
         const kvs_source *source = &items[i].source;
         size_t bytes = source->memory != NULL ? items[i].bytes : source->payload.bytes;
+        if (items[i].rows.elements > 0) {
+            KVS_TRY(kvs_cuda_gather_rows(stream, &items[i]));
+            continue;
+        }
         KVS_TRY(move_item(stream, KVS_CUDA_COPY, items[i].target, source, bytes));
     }
     return kvs_cuda_launch(stream);
@@ -318,6 +338,10 @@ kvs_status kvs_cuda_stream_accumulate(kvs_stream *stream, const kvs_accumulate_i
     }
     for (size_t i = 0; i < count; i++) {
         size_t bytes = (size_t)items[i].elements * kvs_dtype_bytes(items[i].dtype);
+        if (items[i].rows.elements > 0) {
+            KVS_TRY(kvs_cuda_add_rows(stream, &items[i]));
+            continue;
+        }
         if (items[i].codec != KVS_CODEC_NONE) {
             KVS_TRY(kvs_cuda_decode_item(stream, &items[i]));
             continue;
@@ -347,10 +371,16 @@ kvs_status kvs_cuda_stream_apply(kvs_stream *stream, const kvs_apply_item *items
         }
     }
     for (size_t i = 0; i < count; i++) {
-        if (items[i].dtype == KVS_F16 || items[i].dtype == KVS_BF16) {
-            KVS_TRY(items[i].elements == 0 ? KVS_OK : kvs_cuda_update_half(stream, &items[i]));
+        bool half = items[i].dtype == KVS_F16 || items[i].dtype == KVS_BF16;
+        if (items[i].elements == 0) {
+            continue;
+        }
+        if (items[i].rows.elements > 0) {
+            KVS_TRY(half ? kvs_cuda_update_half_rows(stream, &items[i])
+                         : kvs_cuda_update_rows(stream, &items[i]));
         } else {
-            KVS_TRY(kvs_cuda_update_item(stream, &items[i]));
+            KVS_TRY(half ? kvs_cuda_update_half(stream, &items[i])
+                         : kvs_cuda_update_item(stream, &items[i]));
         }
     }
     return kvs_cuda_launch(stream);

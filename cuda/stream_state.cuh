@@ -15,6 +15,9 @@
 /* Rows of one launch. Enough that a frame of small keys needs one or two launches. */
 #define KVS_CUDA_ROWS_MAX 256u
 
+/* Rows of a matrix that go at once: their entries are 64 KiB. */
+#define KVS_CUDA_ENTRIES_MAX 8192u
+
 /* What rows are made of, and the kernel that reads them. */
 typedef struct kvs_cuda_row_kind {
     size_t row_bytes;
@@ -45,6 +48,7 @@ struct kvs_stream {
     uint32_t rows;
     uint64_t tiles;
     alignas(16) uint8_t table[KVS_CUDA_TABLE_BYTES];
+    uint64_t entries[2 * KVS_CUDA_ENTRIES_MAX]; /* of cuda/rows.cu, and the room to sort them */
 };
 
 /* Makes room for a row of that kind. */
@@ -54,6 +58,14 @@ void *kvs_cuda_row_place(kvs_stream *stream);
 void kvs_cuda_add_tiles(kvs_stream *stream, uint64_t bytes);
 /* Sends the table and what was staged for it, and launches its kernel. */
 kvs_status kvs_cuda_launch(kvs_stream *stream) KVS_MUST_CHECK;
+
+/* Makes room for so many bytes to stage: launches if the slot has less. At most
+ * KVS_CUDA_PAYLOAD_BYTES. */
+kvs_status kvs_cuda_make_room(kvs_stream *stream, size_t bytes) KVS_MUST_CHECK;
+/* Copies bytes of the host into the slot; *out is where they will be on the device when the next
+ * kernel runs. Needs room. */
+kvs_status kvs_cuda_stage(kvs_stream *stream, const void *data, size_t bytes,
+                          const void **out) KVS_MUST_CHECK;
 
 /* A piece of a source, on the device when the next kernel runs. */
 typedef struct kvs_cuda_piece {

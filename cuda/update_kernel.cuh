@@ -4,6 +4,7 @@
 #ifndef KVS_CUDA_UPDATE_KERNEL_CUH
 #define KVS_CUDA_UPDATE_KERNEL_CUH
 
+#include "cuda/map.cuh"
 #include "cuda/words.cuh"
 #include "engine/rules.h"
 
@@ -23,7 +24,11 @@ template <> struct kvs_cuda_arithmetic<double> {
     typedef kvs_numbers_f64 numbers;
 };
 
-/* target := rule(weight, accumulator + last, or whichever of the two is there). */
+/* target := rule(weight, accumulator + last, or whichever of the two is there).
+ *
+ * With a map the states, the weight and the target are where it says; the accumulator has the
+ * mapped rows alone, or is not there: a gradient of zero. `compact`: the weight and the target have
+ * the mapped rows alone, too. */
 template <typename Real> struct kvs_cuda_update {
     typename kvs_cuda_arithmetic<Real>::numbers numbers;
     const Real *weight;
@@ -33,11 +38,53 @@ template <typename Real> struct kvs_cuda_update {
     const Real *last;
     uint64_t bytes;
     uint64_t first_tile;
-    uint64_t element; /* the first one's place in its key */
+    uint64_t element; /* the place of element 0 of the states in its key */
+    kvs_cuda_map map;
+    bool compact;
+    bool words; /* with a map: words do not straddle rows */
+};
+
+/* Where the elements of a row are: one after the other, or as its map says. */
+struct kvs_cuda_dense {
+    static const bool mapped = false;
+    template <typename Real> __device__ explicit kvs_cuda_dense(const kvs_cuda_update<Real> *row)
+    {
+        (void)row;
+    }
+    __device__ uint64_t state(uint64_t i, unsigned lanes) const
+    {
+        (void)lanes;
+        return i;
+    }
+    __device__ uint64_t weight(uint64_t i, uint64_t at) const
+    {
+        (void)at;
+        return i;
+    }
+};
+
+struct kvs_cuda_sparse {
+    static const bool mapped = true;
+    kvs_cuda_map map;
+    bool compact;
+
+    template <typename Real>
+    __device__ explicit kvs_cuda_sparse(const kvs_cuda_update<Real> *row)
+        : map(row->map), compact(row->compact)
+    {
+    }
+    __device__ uint64_t state(uint64_t i, unsigned lanes) const
+    {
+        return kvs_cuda_place(map, i, lanes);
+    }
+    __device__ uint64_t weight(uint64_t i, uint64_t at) const
+    {
+        return compact ? i : at;
+    }
 };
 
 /* One rule on one row, whose pointers are read once. Step: a row of KVS_RULES, as a type. */
-template <typename Real, typename Step> struct kvs_cuda_update_body {
+template <typename Real, typename Step, typename Places> struct kvs_cuda_update_body {
     typedef kvs_cuda_word<Real> word_type;
 
     typename kvs_cuda_arithmetic<Real>::numbers numbers;
@@ -47,11 +94,12 @@ template <typename Real, typename Step> struct kvs_cuda_update_body {
     const Real *sum;  /* the accumulator, or what there is instead */
     const Real *more; /* what is added to it, or null */
     uint64_t first;   /* the place of element 0 in its key */
+    Places places;
 
     __device__ explicit kvs_cuda_update_body(const kvs_cuda_update<Real> *row)
         : numbers(row->numbers), weight(row->weight), target(row->target), state(row->state),
           sum(row->accumulator != nullptr ? row->accumulator : row->last),
-          more(row->accumulator != nullptr ? row->last : nullptr), first(row->element)
+          more(row->accumulator != nullptr ? row->last : nullptr), first(row->element), places(row)
     {
     }
 
@@ -65,6 +113,22 @@ template <typename Real, typename Step> struct kvs_cuda_update_body {
         }
     }
 
+    __device__ word_type gradient(uint64_t i) const
+    {
+        word_type g = {};
+        if (Places::mapped && sum == nullptr) {
+            return g;
+        }
+        g = kvs_cuda_load<Real>(sum, i);
+        if (!Places::mapped && more != nullptr) {
+            const word_type last = kvs_cuda_load<Real>(more, i);
+            for (unsigned lane = 0; lane < sizeof(word_type) / sizeof(Real); lane++) {
+                g.at[lane] = g.at[lane] + last.at[lane];
+            }
+        }
+        return g;
+    }
+
     __device__ void word(uint64_t i) const
     {
         const unsigned lanes = sizeof(word_type) / sizeof(Real);
@@ -72,44 +136,44 @@ template <typename Real, typename Step> struct kvs_cuda_update_body {
             narrow_word(i);
             return;
         }
-        word_type w = kvs_cuda_load<Real>(weight, i);
-        word_type g = kvs_cuda_load<Real>(sum, i);
+        const uint64_t at = places.state(i, lanes);
+        word_type w = kvs_cuda_load<Real>(weight, places.weight(i, at));
+        const word_type g = gradient(i);
         word_type states[KVS_RULE_STATES_MAX];
-        if (more != nullptr) {
-            const word_type last = kvs_cuda_load<Real>(more, i);
-            for (unsigned lane = 0; lane < lanes; lane++) {
-                g.at[lane] = g.at[lane] + last.at[lane];
-            }
-        }
         for (int j = 0; j < Step::states; j++) {
-            states[j] = kvs_cuda_load<Real>(state[j], i);
+            states[j] = kvs_cuda_load<Real>(state[j], at);
         }
         for (unsigned lane = 0; lane < lanes; lane++) {
             Real s[KVS_RULE_STATES_MAX];
             for (int j = 0; j < Step::states; j++) {
                 s[j] = states[j].at[lane];
             }
-            w.at[lane] = Step::step(&numbers, w.at[lane], g.at[lane], s, first + i * lanes + lane);
+            w.at[lane] = Step::step(&numbers, w.at[lane], g.at[lane], s, first + at * lanes + lane);
             for (int j = 0; j < Step::states; j++) {
                 states[j].at[lane] = s[j];
             }
         }
-        kvs_cuda_store(target, i, w);
+        kvs_cuda_store(target, places.weight(i, at), w);
         for (int j = 0; j < Step::states; j++) {
-            kvs_cuda_store(state[j], i, states[j]);
+            kvs_cuda_store(state[j], at, states[j]);
         }
     }
 
     __device__ void element(uint64_t i) const
     {
-        const Real g = more != nullptr ? sum[i] + more[i] : sum[i];
+        const uint64_t at = places.state(i, 1);
+        const uint64_t of = places.weight(i, at);
+        Real g = Places::mapped && sum == nullptr ? Real(0) : sum[i];
         Real s[KVS_RULE_STATES_MAX];
-        for (int j = 0; j < Step::states; j++) {
-            s[j] = state[j][i];
+        if (!Places::mapped && more != nullptr) {
+            g = g + more[i];
         }
-        target[i] = Step::step(&numbers, weight[i], g, s, first + i);
         for (int j = 0; j < Step::states; j++) {
-            state[j][i] = s[j];
+            s[j] = state[j][at];
+        }
+        target[of] = Step::step(&numbers, weight[of], g, s, first + at);
+        for (int j = 0; j < Step::states; j++) {
+            state[j][at] = s[j];
         }
     }
 };
@@ -133,16 +197,23 @@ KVS_RULES(KVS_CUDA_STEPS)
 
 /* One rule: a row each, in one pass over weight, states and gradient (sgd 12, momentum 20, adam 28
  * bytes an f32 element, 4 more where an accumulator and a last contribution meet). A kernel for
- * each rule, so that none pays for the registers of another; three blocks of f32 fit a
- * multiprocessor, two of f64. */
-template <typename Real, typename Step>
+ * each rule, and one more for its rows with a map, so that none pays for the registers of another;
+ * three blocks of f32 fit a multiprocessor, two of f64. */
+template <typename Real, typename Step, typename Places>
 __global__ void __launch_bounds__(KVS_CUDA_BLOCK_THREADS, sizeof(Real) == 4 ? 3 : 2)
     kvs_cuda_update_kernel(const kvs_cuda_update<Real> *rows, uint32_t count, uint64_t tiles)
 {
     for (uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const kvs_cuda_update<Real> *row = kvs_cuda_find_row(rows, count, tile);
         const kvs_cuda_range range = kvs_cuda_tile_range(row, tile);
-        kvs_cuda_each<Real>(range, kvs_cuda_update_body<Real, Step>(row));
+        const kvs_cuda_update_body<Real, Step, Places> body(row);
+        if constexpr (Places::mapped) {
+            if (!row->words) {
+                kvs_cuda_each_element<Real>(range, body);
+                continue;
+            }
+        }
+        kvs_cuda_each<Real>(range, body);
     }
 }
 

@@ -38,4 +38,14 @@ __device__ __forceinline__ void kvs_cuda_each(kvs_cuda_range range, const Body &
     }
 }
 
+/* The same without words. */
+template <typename T, typename Body>
+__device__ __forceinline__ void kvs_cuda_each_element(kvs_cuda_range range, const Body &body)
+{
+    for (uint64_t i = range.begin / sizeof(T) + threadIdx.x; i < range.end / sizeof(T);
+         i += blockDim.x) {
+        body.element(i);
+    }
+}
+
 #endif

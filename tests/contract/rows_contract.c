@@ -15,7 +15,7 @@ static const kvs_dtype all_dtypes[] = {KVS_F32, KVS_F64, KVS_F16, KVS_BF16,
 typedef struct rows_case {
     kvs_dtype dtype;
     uint32_t rows, width, count;
-    uint32_t list[2 * ROWS_MAX];
+    uint32_t *list;
     size_t row_bytes;
     uint8_t *matrix;
     uint8_t *given; /* `count` rows */
@@ -27,33 +27,44 @@ static kvs_rows named(const rows_case *c)
 }
 
 /* Rows may stand twice, unless `once`. */
-static rows_case make_case(kvs_contract *contract, kvs_dtype dtype, bool once)
+static rows_case sized_case(kvs_contract *contract, kvs_dtype dtype, uint32_t rows, uint32_t width,
+                            uint32_t count, bool once)
 {
-    rows_case c = {.dtype = dtype};
-    c.rows = 1 + (uint32_t)kvs_contract_random(contract, ROWS_MAX);
-    c.width = 1 + (uint32_t)kvs_contract_random(contract, WIDTH_MAX);
+    rows_case c = {.dtype = dtype, .rows = rows, .width = width, .count = count};
     c.row_bytes = c.width * kvs_dtype_bytes(dtype);
-    uint32_t order[ROWS_MAX];
-    for (uint32_t i = 0; i < c.rows; i++) {
+    uint32_t *order = calloc(rows, sizeof *order);
+    c.list = calloc(count + 1, sizeof *c.list);
+    c.matrix = malloc(c.rows * c.row_bytes);
+    c.given = malloc(c.count * c.row_bytes + 1);
+    assert_non_null(order);
+    assert_non_null(c.list);
+    assert_non_null(c.matrix);
+    assert_non_null(c.given);
+    for (uint32_t i = 0; i < rows; i++) {
         uint32_t other = (uint32_t)kvs_contract_random(contract, i + 1);
         order[i] = order[other];
         order[other] = i;
     }
-    c.count = (uint32_t)kvs_contract_random(contract, (once ? 1 : 2) * c.rows + 1);
     for (uint32_t i = 0; i < c.count; i++) {
         c.list[i] = once ? order[i] : (uint32_t)kvs_contract_random(contract, c.rows);
     }
-    c.matrix = malloc(c.rows * c.row_bytes);
-    c.given = malloc(c.count * c.row_bytes + 1);
-    assert_non_null(c.matrix);
-    assert_non_null(c.given);
     kvs_contract_fill(contract, dtype, c.matrix, (size_t)c.rows * c.width);
     kvs_contract_fill(contract, dtype, c.given, (size_t)c.count * c.width);
+    free(order);
     return c;
+}
+
+static rows_case make_case(kvs_contract *contract, kvs_dtype dtype, bool once)
+{
+    uint32_t rows = 1 + (uint32_t)kvs_contract_random(contract, ROWS_MAX);
+    uint32_t width = 1 + (uint32_t)kvs_contract_random(contract, WIDTH_MAX);
+    uint32_t count = (uint32_t)kvs_contract_random(contract, (once ? 1 : 2) * rows + 1);
+    return sized_case(contract, dtype, rows, width, count, once);
 }
 
 static void free_case(rows_case *c)
 {
+    free(c->list);
     free(c->matrix);
     free(c->given);
 }
@@ -73,8 +84,9 @@ static void a_copy_of_rows_gathers_them(void **state)
 {
     kvs_contract *contract = kvs_contract_of(state);
     kvs_contract_side *side = takes_rows(contract);
-    for (uint32_t i = 0; i < contract->cases; i++) {
-        rows_case c = make_case(contract, all_dtypes[i % 8], false);
+    for (uint32_t i = 0; i <= contract->cases; i++) {
+        rows_case c = i > 0 ? make_case(contract, all_dtypes[i % 8], false)
+                            : sized_case(contract, KVS_F32, 500, 4, 30001, false);
         kvs_memory source = kvs_contract_memory(side, c.matrix, c.rows * c.row_bytes);
         kvs_memory target = kvs_contract_memory(side, NULL, c.count * c.row_bytes + 1);
         kvs_copy_item item = {.target = &target,
@@ -154,6 +166,56 @@ static void a_sum_of_rows_is_that_of_each_row(void **state)
     }
 }
 
+/* More than a backend takes at once: long lists, and rows as long as there are. */
+static const struct {
+    kvs_dtype dtype;
+    uint32_t rows, width, count;
+} large[] = {
+    {KVS_F32, 20001, 2, 30011},     {KVS_U8, 70001, 1, 40009}, {KVS_BF16, 300, 1000, 700},
+    {KVS_F32, 3, (1 << 18) + 7, 5}, {KVS_F64, 2, 1 << 18, 3},  {KVS_F16, 2, (1 << 19) + 1, 2},
+};
+
+static void sum_on(kvs_contract_side *side, const rows_case *c, bool held, uint8_t *out)
+{
+    kvs_span span = {c->given, c->count * c->row_bytes};
+    kvs_memory target = kvs_contract_memory(side, c->matrix, c->rows * c->row_bytes);
+    kvs_memory given = kvs_contract_memory(side, c->given, span.bytes);
+    kvs_accumulate_item item = {
+        .target = &target,
+        .source = {.payload = {.spans = &span, .count = 1, .bytes = span.bytes}},
+        .elements = (uint64_t)c->count * c->width,
+        .dtype = c->dtype,
+        .rows = named(c)};
+    item.source.memory = held ? &given : NULL;
+    assert_int_equal(side->backend->table->accumulate(side->stream, &item, 1), KVS_OK);
+    kvs_contract_read(side, &target, out);
+    kvs_contract_free(side, &target);
+    kvs_contract_free(side, &given);
+}
+
+static void large_sums_of_rows_are_those_of_the_cpu(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    kvs_contract_side *side = takes_rows(contract);
+    for (size_t i = 0; i < sizeof large / sizeof large[0]; i++) {
+        rows_case c = sized_case(contract, large[i].dtype, large[i].rows, large[i].width,
+                                 large[i].count, false);
+        uint8_t *got = malloc(c.rows * c.row_bytes);
+        uint8_t *expected = malloc(c.rows * c.row_bytes);
+        for (uint32_t r = 0; r < c.count; r++) {
+            c.list[r] |= kvs_contract_random(contract, 3) == 0 ? KVS_ROW_FIRST : 0;
+        }
+        sum_on(&contract->side[1], &c, false, expected);
+        sum_on(side, &c, false, got);
+        kvs_contract_same(c.dtype, got, expected, (size_t)c.rows * c.width);
+        sum_on(side, &c, true, got);
+        kvs_contract_same(c.dtype, got, expected, (size_t)c.rows * c.width);
+        free(got);
+        free(expected);
+        free_case(&c);
+    }
+}
+
 /* ------------------------------------------------------------------ rules */
 
 /* Weight, states, master and gradient of one update on one side. */
@@ -224,7 +286,8 @@ static void check_rows(kvs_contract_side *side, kvs_memory *got, kvs_contract_si
     size_t row_bytes = c->width * kvs_dtype_bytes(dtype);
     uint8_t *is = malloc(c->rows * row_bytes);
     uint8_t *full = malloc(c->rows * row_bytes);
-    bool touched[ROWS_MAX] = {false};
+    bool *touched = calloc(c->rows, sizeof *touched);
+    assert_non_null(touched);
     kvs_contract_read(side, got, is);
     kvs_contract_read(other, whole, full);
     for (uint32_t i = 0; i < c->count; i++) {
@@ -234,6 +297,7 @@ static void check_rows(kvs_contract_side *side, kvs_memory *got, kvs_contract_si
         const uint8_t *expected = touched[r] ? full : before;
         kvs_contract_same(dtype, is + r * row_bytes, expected + r * row_bytes, c->width);
     }
+    free(touched);
     free(is);
     free(full);
 }
@@ -294,12 +358,33 @@ static void a_rule_on_rows_does_to_them_what_it_does_to_all(void **state)
     }
 }
 
+static void rules_on_many_or_long_rows_do_the_same(void **state)
+{
+    static const struct {
+        kvs_dtype dtype;
+        uint32_t rows, width, count;
+    } cases[] = {{KVS_F32, 17000, 3, 16500},
+                 {KVS_F16, 20000, 4, 17000},
+                 {KVS_BF16, 2, (1 << 18) + 5, 1},
+                 {KVS_F64, 3, 100000, 2}};
+    kvs_contract *contract = kvs_contract_of(state);
+    (void)takes_rows(contract);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        rows_case c = sized_case(contract, cases[i].dtype, cases[i].rows, cases[i].width,
+                                 cases[i].count, true);
+        check_update(contract, &c, KVS_RULE_ADAM_19, true, i % 2 == 0);
+        free_case(&c);
+    }
+}
+
 kvs_contract_tests kvs_contract_rows_tests(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_copy_of_rows_gathers_them),
         cmocka_unit_test(a_sum_of_rows_is_that_of_each_row),
+        cmocka_unit_test(large_sums_of_rows_are_those_of_the_cpu),
         cmocka_unit_test(a_rule_on_rows_does_to_them_what_it_does_to_all),
+        cmocka_unit_test(rules_on_many_or_long_rows_do_the_same),
     };
     return (kvs_contract_tests){tests, sizeof tests / sizeof tests[0]};
 }

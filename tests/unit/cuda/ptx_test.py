@@ -16,10 +16,11 @@ FLAGS = ["-std=c++17", "-fmad=false", "-arch=sm_80", "-I", ROOT]
 # A block has 256 threads and a multiprocessor 65536 registers: 64 registers leave four blocks on
 # it, 80 three, 128 two. The f64 rules are there for completeness, not for speed.
 REGISTERS_MAX = {"kvs_cuda_move_kernel": 40, "kvs_cuda_update_kernelIf": 80,
-                 "kvs_cuda_update_kernelId": 128, "kvs_cuda_cast_kernel": 40}
+                 "kvs_cuda_update_kernelId": 128, "kvs_cuda_cast_kernel": 40, "kvs_cuda_row_kernel": 48}
 # The rules that train most models.
 REGISTERS_MAX_OF = {"sgd_f32": 40, "sgd_momentum_f32": 48, "adam_19_f32": 64, "adamw_f32": 64}
-SOURCES = ("stream", "casts", "updates")
+DENSE = r"\d+kvs_cuda_%s\d+kvs_cuda_dense"
+SOURCES = ("stream", "casts", "rows", "updates")
 
 
 def nvcc(*arguments):
@@ -60,8 +61,9 @@ class Ptx(unittest.TestCase):
         self.assertGreater(rules, 0)
         for found in (self.ptx, self.words):
             self.assertEqual({"kvs_cuda_move_kernel": 1, "kvs_cuda_cast_kernel": 1,
-                              "kvs_cuda_update_kernelIf": rules,
-                              "kvs_cuda_update_kernelId": rules},
+                              "kvs_cuda_row_kernel": 1,
+                              "kvs_cuda_update_kernelIf": 2 * rules,  # dense, and with a map
+                              "kvs_cuda_update_kernelId": 2 * rules},
                              {kind: len(texts) for kind, texts in found.items()})
 
     def test_no_product_is_fused_with_a_sum(self):
@@ -78,7 +80,8 @@ class Ptx(unittest.TestCase):
             self.assertNotIn(".ftz", whole)
 
     def test_elements_move_in_words_of_16_bytes(self):
-        wide = {"kvs_cuda_move_kernel": r"v4\.[uf]32", "kvs_cuda_update_kernelIf": r"v4\.[uf]32",
+        wide = {"kvs_cuda_move_kernel": r"v4\.[uf]32", "kvs_cuda_row_kernel": r"v4\.[uf]32",
+                "kvs_cuda_update_kernelIf": r"v4\.[uf]32",
                 "kvs_cuda_update_kernelId": r"v2\.[uf]64"}
         for kind, word in wide.items():
             for name, text in self.ptx[kind].items():
@@ -93,7 +96,7 @@ class Ptx(unittest.TestCase):
                               text, name)
                 used = int(re.search(r"Used (\d+) registers", text).group(1))
                 most = next((most for rule, most in REGISTERS_MAX_OF.items()
-                             if re.search(r"\d+kvs_cuda_" + rule, name)), REGISTERS_MAX[kind])
+                             if re.search(DENSE % rule, name)), REGISTERS_MAX[kind])
                 self.assertLessEqual(used, most, name)
 
 

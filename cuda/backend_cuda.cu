@@ -29,6 +29,14 @@ static void free_memory(kvs_backend *backend, kvs_memory *memory)
     memory->bytes = 0;
 }
 
+static kvs_status alloc_host(kvs_backend *backend, kvs_memory *memory)
+{
+    if (memory->host != NULL) {
+        return KVS_OK;
+    }
+    return kvs_cuda_alloc_pinned((kvs_cuda_device *)backend, memory->bytes, &memory->host);
+}
+
 static void close_backend(kvs_backend *backend)
 {
     kvs_cuda_device *device = (kvs_cuda_device *)backend;
@@ -54,6 +62,7 @@ static const kvs_backend_table table = {
     kvs_cuda_stream_accumulate,
     kvs_cuda_stream_apply,
     measure,
+    alloc_host,
     kvs_cuda_stream_download,
     kvs_cuda_stream_sync,
     close_backend,

@@ -6,12 +6,12 @@
 
 bool kvs_cuda_lost(const kvs_cuda_device *device)
 {
-    return __atomic_load_n(&device->lost, __ATOMIC_RELAXED) != 0;
+    return __atomic_load_n(&device->base.lost, __ATOMIC_RELAXED) != 0;
 }
 
 kvs_status kvs_cuda_lose(kvs_cuda_device *device, const char *call, cudaError_t error)
 {
-    if (__atomic_exchange_n(&device->lost, 1, __ATOMIC_RELAXED) == 0) {
+    if (__atomic_exchange_n(&device->base.lost, 1, __ATOMIC_RELAXED) == 0) {
         kvs_log(KVS_LOG_ERROR, "device_lost", "error=%s call=\"%s\"", cudaGetErrorName(error),
                 call);
     }

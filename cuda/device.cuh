@@ -13,7 +13,6 @@
 
 typedef struct kvs_cuda_device {
     kvs_backend base;
-    int lost;            /* atomic; once set it stays */
     cudaStream_t care;   /* wipes memory that is given back */
     unsigned blocks_max; /* of one launch: enough to fill the card */
     char name[280];

@@ -127,7 +127,10 @@ typedef struct kvs_backend_table {
                         size_t count) KVS_MUST_CHECK;
     kvs_status (*measure)(kvs_stream *stream, const kvs_measure_item *items,
                           size_t count) KVS_MUST_CHECK;
-    /* Makes memory->host hold the bytes of memory->data, once sync has returned. */
+    /* Makes room for a download: memory->host is set. KVS_NO_MEMORY changes nothing. */
+    kvs_status (*alloc_host)(kvs_backend *backend, kvs_memory *memory) KVS_MUST_CHECK;
+    /* Makes memory->host hold the bytes of memory->data, once sync has returned. Where alloc_host
+     * was called before, KVS_NO_MEMORY does not come. */
     kvs_status (*download)(kvs_stream *stream, kvs_memory *const *memories,
                            size_t count) KVS_MUST_CHECK;
     /* Waits for all work of the stream: the one wait of a tick. */
@@ -141,6 +144,7 @@ struct kvs_backend {
     const char *name; /* "cpu avx2", "cuda H100": for logs and GET /version */
     uint32_t dtypes;  /* bits 1 << kvs_dtype: what it sums; rules apply to the floating ones */
     bool rows;        /* takes items of rows: row_sparse values */
+    int lost;         /* atomic; once set it stays: every call says KVS_DEVICE_LOST */
 };
 
 #ifdef __cplusplus

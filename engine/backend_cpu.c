@@ -117,6 +117,13 @@ static void free_memory(kvs_backend *backend, kvs_memory *memory)
     *memory = (kvs_memory){0};
 }
 
+static kvs_status alloc_host(kvs_backend *backend, kvs_memory *memory)
+{
+    (void)backend;
+    (void)memory; /* host and data are the same bytes */
+    return KVS_OK;
+}
+
 static kvs_status zero_memory(kvs_stream *stream, kvs_memory *const *targets, size_t count)
 {
     (void)stream;
@@ -513,6 +520,7 @@ static const kvs_backend_table table = {
     .accumulate = accumulate_batch,
     .apply = apply_batch,
     .measure = measure_batch,
+    .alloc_host = alloc_host,
     .download = download_memory,
     .sync = sync_stream,
     .close = close_backend,

@@ -224,12 +224,14 @@ void kvs_batch_apply_rows(kvs_batch *batch, kvs_part *part, const kvs_buffer *ac
     item->rows = rows_of(part, list, count);
 }
 
-void kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer)
+kvs_status kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer)
 {
     if (!buffer->downloaded) {
+        KVS_TRY(batch->backend->table->alloc_host(batch->backend, &buffer->memory));
         batch->download[place(batch, NULL, &batch->downloads)] = &buffer->memory;
         buffer->downloaded = true;
     }
+    return KVS_OK;
 }
 
 kvs_status kvs_batch_sync(kvs_batch *batch)

@@ -66,8 +66,8 @@ void kvs_batch_accumulate_rows(kvs_batch *batch, kvs_part *part, kvs_buffer *tar
 /* On the part's value, in place. Without `accumulator` the gradient is zero. */
 void kvs_batch_apply_rows(kvs_batch *batch, kvs_part *part, const kvs_buffer *accumulator,
                           const uint32_t *list, uint32_t count);
-/* buffer->memory.host holds the bytes after the sync. */
-void kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer);
+/* buffer->memory.host holds the bytes after the sync. KVS_NO_MEMORY: there is no room for them. */
+kvs_status kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer) KVS_MUST_CHECK;
 /* Launches what is gathered and waits: the one wait of a turn. */
 kvs_status kvs_batch_sync(kvs_batch *batch) KVS_MUST_CHECK;
 

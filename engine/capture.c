@@ -62,25 +62,26 @@ bool kvs_capture_has_master(const kvs_capture *capture, const kvs_key *key)
 
 /* ------------------------------------------------------------------ at the version */
 
-static void take_part(const kvs_capture *capture, kvs_captured_part *captured, kvs_part *part,
-                      kvs_shard *shard)
+static kvs_status take_part(const kvs_capture *capture, kvs_captured_part *captured, kvs_part *part,
+                            kvs_shard *shard)
 {
     bool masters = kvs_capture_has_master(capture, part->key);
     captured->updates = part->updates;
     for (int s = 0; s < KVS_RULE_STATES_MAX; s++) {
         if (part->states[s] != NULL) {
             captured->states[s] = kvs_buffer_take(part->states[s]);
-            kvs_batch_download(&shard->batch, part->states[s]);
+            KVS_TRY(kvs_batch_download(&shard->batch, part->states[s]));
         }
     }
     if (masters && part->master != NULL) {
         captured->master = kvs_buffer_take(part->master);
-        kvs_batch_download(&shard->batch, part->master);
+        KVS_TRY(kvs_batch_download(&shard->batch, part->master));
     }
     if (capture->values || (masters && part->master == NULL)) {
         captured->value = kvs_buffer_take(part->value);
-        kvs_batch_download(&shard->batch, part->value);
+        KVS_TRY(kvs_batch_download(&shard->batch, part->value));
     }
+    return KVS_OK;
 }
 
 /* Exchanges the part's buffers for the captured ones. */
@@ -111,7 +112,7 @@ void kvs_capture_act(kvs_action *action, kvs_shard *shard)
     kvs_captured_part *captured =
         &cut->capture->parts[cut->capture->first[action->key] + part->index];
     if (cut->kind == CUT_CAPTURE) {
-        take_part(cut->capture, captured, part, shard);
+        kvs_cut_note(cut, take_part(cut->capture, captured, part, shard));
         return;
     }
     if (cut->bindings != NULL) {

@@ -95,13 +95,19 @@ static void finish_one(kvs_cut *cut, uint64_t now_ns)
     kvs_store_unref(store);
 }
 
+void kvs_cut_note(kvs_cut *cut, kvs_status status)
+{
+    if (status != KVS_OK) {
+        atomic_store_explicit(&cut->status, (int)status, memory_order_relaxed);
+    }
+}
+
 void kvs_cut_acted(kvs_action *action, kvs_status computed, uint64_t now_ns)
 {
     kvs_cut *cut = action->cut;
     kvs_status status = action->status != KVS_OK ? action->status : computed;
-    if (status != KVS_OK) {
-        atomic_store_explicit(&cut->status, (int)status, memory_order_relaxed);
-    } else if (cut->kind == CUT_READ) {
+    kvs_cut_note(cut, status);
+    if (status == KVS_OK && cut->kind == CUT_READ) {
         kvs_read_encode(cut, action->part);
     }
     finish_one(cut, now_ns);

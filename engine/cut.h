@@ -55,6 +55,9 @@ kvs_cut *kvs_cut_make(kvs_store *store, kvs_cut_kind kind, kvs_key *key, uint64_
                       kvs_waiter *waiter, uint64_t now_ns);
 void kvs_cut_free(kvs_cut *cut);
 
+/* What the cut ends with, if it is a failure. */
+void kvs_cut_note(kvs_cut *cut, kvs_status status);
+
 /* Mutex. Fills cut->bindings of a cut of all keys, from `optimizer` (a reference is taken). False:
  * no memory. */
 bool kvs_cut_bind(kvs_cut *cut, kvs_optimizer *optimizer);

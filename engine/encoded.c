@@ -24,8 +24,15 @@ size_t kvs_encoded_bytes(const kvs_part *part, kvs_codec codec, bool of_rows, ui
 
 kvs_status kvs_encoded_take(kvs_shard *shard, size_t bytes, kvs_buffer **out)
 {
-    KVS_TRY(kvs_pool_take(shard->pool, bytes, out));
-    kvs_batch_download(&shard->batch, *out); /* a device's buffer has no host memory before */
+    kvs_buffer *taken = NULL;
+    KVS_TRY(kvs_pool_take(shard->pool, bytes, &taken));
+    /* A device's buffer has no host memory before. */
+    kvs_status status = kvs_batch_download(&shard->batch, taken);
+    if (status != KVS_OK) {
+        kvs_batch_release(&shard->batch, taken);
+        return status;
+    }
+    *out = taken;
     return KVS_OK;
 }
 
@@ -52,8 +59,13 @@ kvs_status kvs_encoded_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
     }
     KVS_TRY(
         kvs_encoded_take(shard, kvs_encoded_bytes(part, op->value_codec, false, 0), &op->encoded));
+    kvs_status status = kvs_batch_download(&shard->batch, part->value);
+    if (status != KVS_OK) {
+        kvs_batch_release(&shard->batch, op->encoded);
+        op->encoded = NULL;
+        return status;
+    }
     op->value = kvs_buffer_take(part->value);
-    kvs_batch_download(&shard->batch, op->value);
     kvs_encoded_forget(shard, part);
     part->encoded = kvs_buffer_take(op->encoded);
     part->encoded_codec = op->value_codec;

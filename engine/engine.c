@@ -103,3 +103,9 @@ const char *kvs_engine_backend_name(const kvs_engine *engine)
 {
     return engine->backend->name;
 }
+
+bool kvs_engine_lost(const kvs_engine *engine)
+{
+    /* Relaxed: nothing is read on the strength of it. */
+    return __atomic_load_n(&engine->backend->lost, __ATOMIC_RELAXED) != 0;
+}

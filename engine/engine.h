@@ -54,6 +54,8 @@ void kvs_engine_tick(kvs_engine *engine, uint64_t now_ns);
 
 uint64_t kvs_engine_epoch(const kvs_engine *engine);
 const char *kvs_engine_backend_name(const kvs_engine *engine);
+/* The backend has failed, for ever: whatever needs it is refused with KVS_DEVICE_LOST. */
+bool kvs_engine_lost(const kvs_engine *engine);
 
 /* ------------------------------------------------------------------ stores */
 

@@ -42,8 +42,8 @@ kvs_status kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
     } else if (op->value_codec != KVS_CODEC_NONE) {
         KVS_TRY(kvs_encoded_capture(shard, part, op));
     } else {
+        KVS_TRY(kvs_batch_download(&shard->batch, part->value));
         op->value = kvs_buffer_take(part->value);
-        kvs_batch_download(&shard->batch, op->value);
     }
     op->version = atomic_load_explicit(&part->version, memory_order_relaxed);
     atomic_fetch_add_explicit(&shard->parts_pulled, 1, memory_order_relaxed);

@@ -192,7 +192,11 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
     kvs_op *parent = op->parent;
     kvs_channel *channel = op->channel;
     if (parent == NULL) { /* the value of a repeated push */
-        kvs_session_give_value(session, op);
+        if (op->status == KVS_OK) {
+            kvs_session_give_value(session, op);
+        }
+        kvs_buffer_unref(op->value);
+        op->value = NULL;
         kvs_session_ack(session, channel, op->sequence, true);
         kvs_session_free_op(session, op);
         return;

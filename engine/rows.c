@@ -364,13 +364,16 @@ kvs_status kvs_rows_gather(kvs_shard *shard, kvs_part *part, const kvs_rows_wish
         id_bytes = 0;
     }
     kvs_status status = kvs_pool_take(shard->pool, bytes + id_bytes, &rows);
+    if (status == KVS_OK) {
+        kvs_batch_touch(&shard->batch, part);
+        kvs_batch_copy_rows(&shard->batch, part, rows, part->value, wish->list, wish->count);
+        status = kvs_batch_download(&shard->batch, rows);
+    }
     if (status != KVS_OK) {
+        kvs_batch_release(&shard->batch, rows);
         kvs_batch_release(&shard->batch, room);
         return status;
     }
-    kvs_batch_touch(&shard->batch, part);
-    kvs_batch_copy_rows(&shard->batch, part, rows, part->value, wish->list, wish->count);
-    kvs_batch_download(&shard->batch, rows);
     *value = rows;
     *encoded = room;
     return KVS_OK;

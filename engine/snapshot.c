@@ -37,7 +37,7 @@ void kvs_read_act(kvs_cut *cut, kvs_part *part, kvs_shard *shard)
         }
         if (status == KVS_OK) {
             cut->buffers[index] = kvs_buffer_take(part->value);
-            kvs_batch_download(&shard->batch, part->value);
+            status = kvs_batch_download(&shard->batch, part->value);
         }
     } else if (rows_of(&cut->rows, index) > 0) {
         kvs_rows_wish wish = {.list = cut->rows.rows + cut->rows.starts[index],
@@ -45,9 +45,7 @@ void kvs_read_act(kvs_cut *cut, kvs_part *part, kvs_shard *shard)
                               .codec = cut->codec};
         status = kvs_rows_gather(shard, part, &wish, &cut->buffers[index], &cut->encoded[index]);
     }
-    if (status != KVS_OK) {
-        atomic_store_explicit(&cut->status, (int)status, memory_order_relaxed);
-    }
+    kvs_cut_note(cut, status);
 }
 
 void kvs_read_encode(kvs_cut *cut, const kvs_part *part)

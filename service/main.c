@@ -51,6 +51,8 @@ enum {
 
 /* Told by the gRPC door that it no longer answers itself. */
 #define SIGNAL_LISTENER_DEAD SIGUSR1
+/* How often the backend is looked at: a lost one ends the process. */
+#define LOOK_NS (200L * 1000 * 1000)
 /* More shards than this only cost: each is a right that one thread holds at a time. */
 #define SHARDS_DEFAULT_MAX 16
 
@@ -335,11 +337,24 @@ static int stop(server *self)
     return code;
 }
 
-/* Serves until a signal; what the process then ends with. */
+/* A signal, or 0: the backend has failed. */
+static int wait_for_end(const server *self, const sigset_t *signals)
+{
+    const struct timespec look = {.tv_nsec = LOOK_NS};
+    while (!kvs_engine_lost(self->engine)) {
+        int signal = sigtimedwait(signals, NULL, &look);
+        if (signal > 0) {
+            return signal;
+        }
+        KVS_CHECK(errno == EAGAIN || errno == EINTR);
+    }
+    return 0;
+}
+
+/* Serves until a signal or until the backend fails; what the process then ends with. */
 static int serve(server *self, sigset_t *signals)
 {
-    int signal = 0;
-    KVS_CHECK(sigwait(signals, &signal) == 0);
+    int signal = wait_for_end(self, signals);
     if (signal == SIGNAL_LISTENER_DEAD) {
         kvs_log(KVS_LOG_ERROR, "listener_dead", "exit=%d", EXIT_LISTENER);
         _exit(EXIT_LISTENER); /* a stop would wait for the door that has failed */
@@ -349,10 +364,15 @@ static int serve(server *self, sigset_t *signals)
     (void)sigaddset(&second, SIGTERM);
     (void)sigaddset(&second, SIGINT);
     watch_for_second(&second);
-    kvs_log(KVS_LOG_INFO, "drain", "signal=%d", signal);
+    if (signal == 0) {
+        kvs_log(KVS_LOG_ERROR, "drain_lost", "exit=%d", EXIT_DEVICE);
+    } else {
+        kvs_log(KVS_LOG_INFO, "drain", "signal=%d", signal);
+    }
     kvs_grpc_server_drain(self->grpc);
     sleep_ns(self->config.drain_delay_ns);
-    return stop(self);
+    int code = stop(self);
+    return signal == 0 ? EXIT_DEVICE : code; /* what is in its memory is not to be trusted */
 }
 
 /* The signals that main waits for, kept from every other thread. */

@@ -55,6 +55,22 @@ static void memory_that_cannot_be_had_is_refused(void **state)
     assert_int_equal(memory.bytes, 17); /* untouched */
 }
 
+static void room_for_a_download_stays_where_it_is(void **state)
+{
+    kvs_contract_side *side = &kvs_contract_of(state)->side[0];
+    const uint8_t bytes[4] = {1, 2, 3, 4};
+    uint8_t back[4];
+    kvs_memory memory = kvs_contract_memory(side, bytes, 4);
+    assert_int_equal(side->backend->table->alloc_host(side->backend, &memory), KVS_OK);
+    const void *host = memory.host;
+    assert_non_null(host);
+    assert_int_equal(side->backend->table->alloc_host(side->backend, &memory), KVS_OK);
+    kvs_contract_read(side, &memory, back);
+    assert_ptr_equal(memory.host, host);
+    assert_memory_equal(back, bytes, 4);
+    kvs_contract_free(side, &memory);
+}
+
 static void freeing_nothing_is_allowed(void **state)
 {
     kvs_contract_side *side = &kvs_contract_of(state)->side[0];
@@ -122,6 +138,7 @@ kvs_contract_tests kvs_contract_memory_tests(void)
         cmocka_unit_test(memory_is_aligned_and_holds_what_was_copied),
         cmocka_unit_test(zeroed_memory_is_zero),
         cmocka_unit_test(memory_that_cannot_be_had_is_refused),
+        cmocka_unit_test(room_for_a_download_stays_where_it_is),
         cmocka_unit_test(freeing_nothing_is_allowed),
         cmocka_unit_test(empty_memory_can_be_used),
         cmocka_unit_test(spans_are_copied_in_order),

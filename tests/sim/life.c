@@ -140,7 +140,7 @@ kvs_status sim_life_init_parts(sim *world, kvs_init *init, bool giver, kvs_probl
 
 static void told_init(sim_waiter *waiter, const kvs_problem *problem)
 {
-    if (problem->status != KVS_OK) {
+    if (problem->status != KVS_OK && !waiter->world->deleted) {
         sim_fail(waiter->world, "init: %s", problem->detail);
     }
 }

@@ -2,8 +2,6 @@
 
 #include "base/check.h"
 #include "base/half.h"
-#include "cuda/map.cuh"
-#include "cuda/updates.cuh"
 #include "engine/decode.h"
 
 #include <string.h>
@@ -167,32 +165,47 @@ static kvs_cuda_cast_kind decoding_of(kvs_codec codec)
     }
 }
 
-/* The encoded bytes go to the device as they came, and are decoded there. */
-kvs_status kvs_cuda_decode_item(kvs_stream *stream, const kvs_accumulate_item *item)
+/* Where the encoded bytes are on the device: they go up as they came. Those that fit a slot are
+ * decoded from there, so that one launch decodes many items. */
+static kvs_status stage_encoded(kvs_stream *stream, const kvs_accumulate_item *item,
+                                const void **out)
 {
     size_t bytes = item->source.payload.bytes;
     const kvs_memory *from = item->source.memory;
-    bool entries = item->codec == KVS_CODEC_ENTRIES;
-    KVS_CHECK(item->elements * sizeof(float) <= item->target->bytes);
-    if (item->first && entries && item->elements > 0) {
-        KVS_TRY(kvs_cuda_zero_row(stream, item->target, (size_t)item->elements * sizeof(float)));
+    if (from == NULL && bytes <= KVS_CUDA_PAYLOAD_BYTES) {
+        KVS_TRY(kvs_cuda_make_row(stream, &cast_rows));
+        KVS_TRY(kvs_cuda_make_room(stream, bytes));
+        return kvs_cuda_ring_stage(&stream->ring, &item->source.payload, 0, bytes, out);
     }
     if (from == NULL) {
         from = &stream->scratch.encoded;
         KVS_TRY(kvs_cuda_copy_rows(stream, from, &item->source, bytes));
     }
     KVS_CHECK(bytes <= from->bytes);
-    uint64_t units = entries ? bytes / 8 : item->elements;
+    *out = from->data;
+    return KVS_OK;
+}
+
+kvs_status kvs_cuda_decode_item(kvs_stream *stream, const kvs_accumulate_item *item)
+{
+    bool entries = item->codec == KVS_CODEC_ENTRIES;
+    KVS_CHECK(item->elements * sizeof(float) <= item->target->bytes);
+    if (item->first && entries && item->elements > 0) {
+        KVS_TRY(kvs_cuda_zero_row(stream, item->target, (size_t)item->elements * sizeof(float)));
+    }
+    uint64_t units = entries ? item->source.payload.bytes / 8 : item->elements;
     if (units > 0) {
+        const void *from = NULL;
         kvs_cuda_cast *row = NULL;
-        KVS_TRY(cast_row(stream, decoding_of(item->codec), item->target, from->data, units, &row));
+        KVS_TRY(stage_encoded(stream, item, &from));
+        KVS_TRY(cast_row(stream, decoding_of(item->codec), item->target, from, units, &row));
         row->threshold = item->threshold;
         row->first = item->first;
     }
     return KVS_OK;
 }
 
-/* ------------------------------------------------------------------ rules on halves */
+/* ------------------------------------------------------------------ halves */
 
 kvs_status kvs_cuda_add_halves(kvs_stream *stream, kvs_dtype dtype, const kvs_memory *target,
                                const kvs_source *source, size_t bytes)
@@ -211,124 +224,22 @@ kvs_status kvs_cuda_add_halves(kvs_stream *stream, kvs_dtype dtype, const kvs_me
     return KVS_OK;
 }
 
-static bool has_last(const kvs_apply_item *item)
+kvs_status kvs_cuda_cast_halves(kvs_stream *stream, const kvs_cuda_half_cast *cast)
 {
-    return item->last.memory != NULL || item->last.payload.bytes > 0;
-}
-
-/* What the f32 of update_half cannot see. */
-static void check_halves(const kvs_apply_item *item, size_t bytes)
-{
-    KVS_CHECK(bytes <= item->weight->bytes);
-    KVS_CHECK(bytes <= item->target->bytes);
-    if (item->accumulator != NULL) {
-        KVS_CHECK(bytes <= item->accumulator->bytes);
-    }
-    KVS_CHECK(item->accumulator != NULL || has_last(item));
-}
-
-/* g as accumulate would have summed it, and as f32 in the scratch. */
-static kvs_status widen_gradient(kvs_stream *stream, const kvs_apply_item *item, size_t bytes)
-{
-    bool brain = item->dtype == KVS_BF16;
-    const kvs_memory *sum = item->accumulator;
-    kvs_source before = {item->accumulator, {NULL, 0, 0, 0}};
-    if (has_last(item)) {
-        sum = &stream->scratch.encoded;
-        if (item->accumulator != NULL) {
-            KVS_TRY(kvs_cuda_copy_rows(stream, sum, &before, bytes));
-            KVS_TRY(kvs_cuda_add_halves(stream, item->dtype, sum, &item->last, bytes));
-        } else {
-            KVS_TRY(kvs_cuda_copy_rows(stream, sum, &item->last, bytes));
-        }
-    }
-    /* What was there reads the scratch that is written below, or writes what is read. */
-    KVS_TRY(kvs_cuda_launch(stream));
-    return cast_row(stream, brain ? KVS_CUDA_DECODE_BF16 : KVS_CUDA_DECODE_F16,
-                    &stream->scratch.gradient, sum->data, item->elements, NULL);
-}
-
-/* f16 and bf16: the rule on f32 in the scratch, or on the master. A launch a step. */
-kvs_status kvs_cuda_update_half(kvs_stream *stream, const kvs_apply_item *item)
-{
-    bool brain = item->dtype == KVS_BF16;
-    size_t bytes = (size_t)item->elements * sizeof(uint16_t);
-    kvs_apply_item wide = *item;
-    check_halves(item, bytes);
-    KVS_TRY(widen_gradient(stream, item, bytes));
-    wide.target = item->master;
-    if (item->master == NULL) {
-        wide.target = &stream->scratch.weight;
-        KVS_TRY(cast_row(stream, brain ? KVS_CUDA_DECODE_BF16 : KVS_CUDA_DECODE_F16, wide.target,
-                         item->weight->data, item->elements, NULL));
-    }
-    wide.weight = wide.target;
-    wide.accumulator = &stream->scratch.gradient;
-    memset((void *)&wide.last, 0, sizeof wide.last);
-    wide.dtype = KVS_F32;
-    KVS_TRY(kvs_cuda_update_item(stream, &wide));
-    return cast_row(stream, brain ? KVS_CUDA_NARROW_BF16 : KVS_CUDA_NARROW_F16, item->target,
-                    wide.target->data, item->elements, NULL);
-}
-
-/* ------------------------------------------------------------------ rules on rows of halves */
-
-/* A row of casts from or to mapped places. */
-static kvs_status mapped_row(kvs_stream *stream, kvs_cuda_cast_kind kind, const kvs_memory *target,
-                             const void *source, const kvs_rows *rows,
-                             const kvs_cuda_rows_piece *piece, kvs_cuda_cast **out)
-{
-    kvs_cuda_map map;
-    KVS_TRY(kvs_cuda_make_row(stream, &cast_rows));
-    KVS_TRY(kvs_cuda_map_piece(stream, rows, piece, &map));
-    KVS_TRY(cast_row(stream, kind, target, source, (uint64_t)piece->rows * piece->columns, out));
-    (*out)->map = map;
-    return KVS_OK;
-}
-
-/* The gradient and, without a master, the weight of a piece as f32, in the scratch. */
-static kvs_status widen_piece(kvs_stream *stream, const kvs_apply_item *item,
-                              const kvs_cuda_rows_piece *piece)
-{
-    kvs_cuda_cast_kind widen = item->dtype == KVS_BF16 ? KVS_CUDA_DECODE_BF16 : KVS_CUDA_DECODE_F16;
-    uint64_t units = (uint64_t)piece->rows * piece->columns;
+    bool brain = cast->dtype == KVS_BF16;
+    kvs_cuda_cast_kind narrow = brain ? KVS_CUDA_NARROW_BF16 : KVS_CUDA_NARROW_F16;
+    kvs_cuda_cast_kind widen = brain ? KVS_CUDA_DECODE_BF16 : KVS_CUDA_DECODE_F16;
+    const kvs_memory target = {cast->target, NULL, 0};
+    kvs_cuda_map map = {NULL, 0, 0, 0};
     kvs_cuda_cast *row = NULL;
-    if (item->accumulator != NULL) {
-        const uint16_t *from = (const uint16_t *)item->accumulator->data;
-        KVS_TRY(cast_row(stream, widen, &stream->scratch.gradient,
-                         from + kvs_cuda_piece_offset(&item->rows, piece), units, NULL));
+    KVS_TRY(kvs_cuda_make_row(stream, &cast_rows));
+    if (cast->source_mapped || cast->target_mapped) {
+        KVS_TRY(kvs_cuda_map_piece(stream, cast->rows, cast->piece, &map));
     }
-    if (item->master == NULL) {
-        KVS_TRY(mapped_row(stream, widen, &stream->scratch.weight, item->weight->data, &item->rows,
-                           piece, &row));
-        row->source_mapped = true;
-    }
-    return KVS_OK;
-}
-
-kvs_status kvs_cuda_update_half_rows(kvs_stream *stream, const kvs_apply_item *item)
-{
-    bool compact = item->master == NULL;
-    kvs_memory *weight = compact ? &stream->scratch.weight : item->master;
-    kvs_cuda_sparse_update update = {NULL, weight->data, compact};
-    kvs_cuda_rows_piece piece = {0, 0, 0, 0};
-    kvs_apply_item wide = *item;
-    wide.dtype = KVS_F32;
-    kvs_cuda_check_update_rows(item);
-    if (item->accumulator != NULL) {
-        update.gradient = stream->scratch.gradient.data;
-    }
-    while (kvs_cuda_next_piece(&item->rows, KVS_CUDA_MAP_ROWS_MAX, (uint32_t)KVS_PART_ELEMENTS,
-                               &piece)) {
-        kvs_cuda_cast *row = NULL;
-        KVS_TRY(kvs_cuda_launch(stream)); /* what was there reads the scratch */
-        KVS_TRY(widen_piece(stream, item, &piece));
-        KVS_TRY(kvs_cuda_update_piece(stream, &wide, &piece, &update));
-        KVS_TRY(mapped_row(stream,
-                           item->dtype == KVS_BF16 ? KVS_CUDA_NARROW_BF16 : KVS_CUDA_NARROW_F16,
-                           item->target, weight->data, &item->rows, &piece, &row));
-        row->source_mapped = !compact;
-        row->target_mapped = true;
-    }
+    KVS_TRY(
+        cast_row(stream, cast->narrow ? narrow : widen, &target, cast->source, cast->units, &row));
+    row->map = map;
+    row->source_mapped = cast->source_mapped;
+    row->target_mapped = cast->target_mapped;
     return KVS_OK;
 }

@@ -5,17 +5,29 @@
 #ifndef KVS_CUDA_CASTS_CUH
 #define KVS_CUDA_CASTS_CUH
 
+#include "cuda/rows.cuh"
 #include "cuda/stream_state.cuh"
 
 /* Fails when this build has no kernel for the device. */
 cudaError_t kvs_cuda_casts_load(void);
 
-/* What the stream's accumulate does for an item that is encoded, or of halves and not the first;
- * and its apply for one of halves, or of rows of them. */
+/* What the stream's accumulate does for an item that is encoded, or of halves and not the first. */
 kvs_status kvs_cuda_decode_item(kvs_stream *stream, const kvs_accumulate_item *item) KVS_MUST_CHECK;
 kvs_status kvs_cuda_add_halves(kvs_stream *stream, kvs_dtype dtype, const kvs_memory *target,
                                const kvs_source *source, size_t bytes) KVS_MUST_CHECK;
-kvs_status kvs_cuda_update_half(kvs_stream *stream, const kvs_apply_item *item) KVS_MUST_CHECK;
-kvs_status kvs_cuda_update_half_rows(kvs_stream *stream, const kvs_apply_item *item) KVS_MUST_CHECK;
+
+/* `units` halves become f32, or f32 halves. One side may be a piece of rows in its matrix. */
+typedef struct kvs_cuda_half_cast {
+    kvs_dtype dtype; /* KVS_F16 or KVS_BF16 */
+    bool narrow;     /* f32 to halves */
+    void *target;
+    const void *source;
+    uint64_t units;
+    const kvs_rows *rows; /* if any side is mapped */
+    const kvs_cuda_rows_piece *piece;
+    bool source_mapped;
+    bool target_mapped;
+} kvs_cuda_half_cast;
+kvs_status kvs_cuda_cast_halves(kvs_stream *stream, const kvs_cuda_half_cast *cast) KVS_MUST_CHECK;
 
 #endif

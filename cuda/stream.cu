@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "cuda/casts.cuh"
+#include "cuda/halves.cuh"
 #include "cuda/move_kernel.cuh"
 #include "cuda/rows.cuh"
 #include "cuda/updates.cuh"
@@ -371,18 +372,17 @@ kvs_status kvs_cuda_stream_apply(kvs_stream *stream, const kvs_apply_item *items
         }
     }
     for (size_t i = 0; i < count; i++) {
-        bool half = items[i].dtype == KVS_F16 || items[i].dtype == KVS_BF16;
         if (items[i].elements == 0) {
             continue;
         }
         if (items[i].rows.elements > 0) {
-            KVS_TRY(half ? kvs_cuda_update_half_rows(stream, &items[i])
-                         : kvs_cuda_update_rows(stream, &items[i]));
-        } else {
-            KVS_TRY(half ? kvs_cuda_update_half(stream, &items[i])
-                         : kvs_cuda_update_item(stream, &items[i]));
+            KVS_TRY(kvs_cuda_is_half(items[i].dtype) ? kvs_cuda_update_half_rows(stream, &items[i])
+                                                     : kvs_cuda_update_rows(stream, &items[i]));
+        } else if (!kvs_cuda_is_half(items[i].dtype)) {
+            KVS_TRY(kvs_cuda_update_item(stream, &items[i]));
         }
     }
+    KVS_TRY(kvs_cuda_update_halves(stream, items, count));
     return kvs_cuda_launch(stream);
 }
 

@@ -217,7 +217,7 @@ static void rules_on_halves_compute_in_f32_and_round_once(void **state)
 /* Whatever they share on their way. */
 static void one_batch_updates_many_halves(void **state)
 {
-    enum { TARGETS = 24, ELEMENTS = 9 };
+    enum { TARGETS = 200, ELEMENTS = 9 };
     kvs_contract *contract = kvs_contract_of(state);
     kvs_contract_side *side = &contract->side[0];
     kvs_memory weight[TARGETS];
@@ -259,12 +259,62 @@ static void one_batch_updates_many_halves(void **state)
     }
 }
 
+/* More than a backend may hold beside the values; sgld draws by an element's place in the key. */
+static void apply_large(kvs_contract_side *side, const uint16_t *weight, const uint16_t *last,
+                        size_t elements, uint16_t *out)
+{
+    size_t bytes = elements * sizeof *weight;
+    kvs_span span = {(const uint8_t *)last, bytes};
+    kvs_memory target = kvs_contract_memory(side, weight, bytes);
+    kvs_memory sum = kvs_contract_memory(side, weight, bytes);
+    kvs_memory momentum = kvs_contract_memory(side, NULL, 2 * bytes);
+    kvs_apply_item item = {
+        .scalars = scalars,
+        .weight = &target,
+        .target = &target,
+        .state = {&momentum},
+        .accumulator = &sum,
+        .last.payload = {.spans = &span, .count = 1, .bytes = bytes},
+        .elements = elements,
+        .dtype = KVS_BF16,
+    };
+    item.scalars.rule = KVS_RULE_SGD_MOMENTUM;
+    assert_int_equal(side->backend->table->apply(side->stream, &item, 1), KVS_OK);
+    item.scalars.rule = KVS_RULE_SGLD;
+    item.scalars.noise = 0.5;
+    assert_int_equal(side->backend->table->apply(side->stream, &item, 1), KVS_OK);
+    kvs_contract_read(side, &target, out);
+    kvs_contract_free(side, &target);
+    kvs_contract_free(side, &sum);
+    kvs_contract_free(side, &momentum);
+}
+
+static void halves_of_any_number_are_updated(void **state)
+{
+    const size_t elements = KVS_PART_ELEMENTS + 4099;
+    kvs_contract *contract = kvs_contract_of(state);
+    uint16_t *weight = malloc(elements * sizeof *weight);
+    uint16_t *last = malloc(elements * sizeof *last);
+    uint16_t *got = malloc(elements * sizeof *got);
+    uint16_t *expected = malloc(elements * sizeof *expected);
+    kvs_contract_fill(contract, KVS_BF16, weight, elements);
+    kvs_contract_fill(contract, KVS_BF16, last, elements);
+    apply_large(&contract->side[0], weight, last, elements, got);
+    apply_large(&contract->side[1], weight, last, elements, expected);
+    kvs_contract_same(KVS_BF16, got, expected, elements);
+    free(weight);
+    free(last);
+    free(got);
+    free(expected);
+}
+
 kvs_contract_tests kvs_contract_half_tests(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_half_is_added_in_f32_and_rounded_once),
         cmocka_unit_test(rules_on_halves_compute_in_f32_and_round_once),
         cmocka_unit_test(one_batch_updates_many_halves),
+        cmocka_unit_test(halves_of_any_number_are_updated),
     };
     return (kvs_contract_tests){tests, sizeof tests / sizeof tests[0]};
 }

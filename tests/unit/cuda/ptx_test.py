@@ -16,7 +16,8 @@ FLAGS = ["-std=c++17", "-fmad=false", "-arch=sm_80", "-I", ROOT]
 # A block has 256 threads and a multiprocessor 65536 registers: 64 registers leave four blocks on
 # it, 80 three, 128 two. The f64 rules are there for completeness, not for speed.
 REGISTERS_MAX = {"kvs_cuda_move_kernel": 40, "kvs_cuda_update_kernelIf": 80,
-                 "kvs_cuda_update_kernelId": 128, "kvs_cuda_cast_kernel": 40, "kvs_cuda_row_kernel": 48}
+                 "kvs_cuda_update_kernelId": 128, "kvs_cuda_cast_kernel": 40,
+                 "kvs_cuda_row_kernel": 48}
 # The rules that train most models.
 REGISTERS_MAX_OF = {"sgd_f32": 40, "sgd_momentum_f32": 48, "adam_19_f32": 64, "adamw_f32": 64}
 DENSE = r"\d+kvs_cuda_%s\d+kvs_cuda_dense"

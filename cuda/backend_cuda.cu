@@ -40,6 +40,8 @@ static kvs_status alloc_host(kvs_backend *backend, kvs_memory *memory)
 static void close_backend(kvs_backend *backend)
 {
     kvs_cuda_device *device = (kvs_cuda_device *)backend;
+    kvs_cuda_streams_close(device);
+    (void)pthread_mutex_destroy(&device->mutex);
     if (device->care != NULL) {
         (void)cudaStreamDestroy(device->care); /* nobody is left to be told */
     }
@@ -117,6 +119,7 @@ kvs_status kvs_backend_cuda_open(kvs_backend **out, kvs_problem *problem)
     if (device == NULL) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the CUDA backend");
     }
+    (void)pthread_mutex_init(&device->mutex, NULL); /* of the default kind: does not fail */
     device->base.table = &table;
     device->base.name = device->name;
     device->base.dtypes = 1u << KVS_F32 | 1u << KVS_F64 | 1u << KVS_F16 | 1u << KVS_BF16 |

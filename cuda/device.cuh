@@ -10,10 +10,17 @@
 #include "engine/backend.h"
 
 #include <cuda_runtime.h>
+#include <pthread.h>
+
+/* Streams that are kept for the next who opens one: an init and a load of states open one each. */
+#define KVS_CUDA_IDLE_STREAMS 4u
 
 typedef struct kvs_cuda_device {
     kvs_backend base;
-    cudaStream_t care;   /* wipes memory that is given back */
+    cudaStream_t care;     /* wipes memory that is given back */
+    pthread_mutex_t mutex; /* of the idle streams */
+    kvs_stream *idle;
+    unsigned idle_count;
     unsigned blocks_max; /* of one launch: enough to fill the card */
     char name[280];
 } kvs_cuda_device;

@@ -37,6 +37,20 @@ void kvs_cuda_ring_deinit(kvs_cuda_ring *ring)
     }
 }
 
+kvs_status kvs_cuda_ring_wipe(kvs_cuda_ring *ring, cudaStream_t compute)
+{
+    for (unsigned i = 0; i < KVS_CUDA_SLOTS; i++) {
+        kvs_cuda_slot *slot = &ring->slots[i];
+        if (slot->sent == 0) {
+            continue;
+        }
+        explicit_bzero(slot->pinned, slot->sent);
+        KVS_CUDA_TRY(ring->device, cudaMemsetAsync(slot->device, 0, slot->sent, compute));
+        slot->sent = 0;
+    }
+    return KVS_OK;
+}
+
 size_t kvs_cuda_ring_room(const kvs_cuda_ring *ring)
 {
     return ring->filled < KVS_CUDA_PAYLOAD_BYTES ? KVS_CUDA_PAYLOAD_BYTES - ring->filled : 0;
@@ -67,10 +81,13 @@ kvs_status kvs_cuda_ring_stage(kvs_cuda_ring *ring, const kvs_payload *payload, 
 kvs_status kvs_cuda_ring_send(kvs_cuda_ring *ring, cudaStream_t up, cudaStream_t compute,
                               const void *table, size_t bytes, const void **out)
 {
-    const kvs_cuda_slot *slot = &ring->slots[ring->current];
+    kvs_cuda_slot *slot = &ring->slots[ring->current];
     KVS_CHECK(bytes <= KVS_CUDA_SLOT_BYTES - ring->filled);
     KVS_TRY(make_fillable(ring));
     memcpy(slot->pinned + ring->filled, table, bytes);
+    if (slot->sent < ring->filled + bytes) {
+        slot->sent = ring->filled + bytes;
+    }
     KVS_CUDA_TRY(ring->device, cudaStreamWaitEvent(up, slot->used, 0));
     KVS_CUDA_TRY(ring->device, cudaMemcpyAsync(slot->device, slot->pinned, ring->filled + bytes,
                                                cudaMemcpyHostToDevice, up));

@@ -28,6 +28,7 @@ typedef struct kvs_cuda_slot {
     uint8_t *device;
     cudaEvent_t copied; /* the pinned side may be filled */
     cudaEvent_t used;   /* the device side may be copied to */
+    size_t sent;        /* at most, since the last wipe */
 } kvs_cuda_slot;
 
 typedef struct kvs_cuda_ring {
@@ -41,6 +42,9 @@ typedef struct kvs_cuda_ring {
 /* Needs zeroed memory; after a failure deinit is still due. */
 kvs_status kvs_cuda_ring_init(kvs_cuda_ring *ring, kvs_cuda_device *device) KVS_MUST_CHECK;
 void kvs_cuda_ring_deinit(kvs_cuda_ring *ring); /* when no work of it is left */
+
+/* Zeroes what has passed through, when no work of it is left but what `compute` still does. */
+kvs_status kvs_cuda_ring_wipe(kvs_cuda_ring *ring, cudaStream_t compute) KVS_MUST_CHECK;
 
 /* Payload bytes that the current slot still takes: a multiple of a word, possibly 0. */
 size_t kvs_cuda_ring_room(const kvs_cuda_ring *ring);

@@ -76,25 +76,6 @@ static kvs_status init(kvs_stream *stream, kvs_cuda_device *device)
     return kvs_cuda_ring_init(&stream->ring, device);
 }
 
-kvs_status kvs_cuda_stream_open(kvs_backend *backend, kvs_stream **out)
-{
-    kvs_cuda_device *device = (kvs_cuda_device *)backend;
-    if (kvs_cuda_lost(device)) {
-        return KVS_DEVICE_LOST;
-    }
-    kvs_stream *stream = (kvs_stream *)calloc(1, sizeof *stream);
-    if (stream == NULL) {
-        return KVS_NO_MEMORY;
-    }
-    kvs_status status = init(stream, device);
-    if (status != KVS_OK) {
-        kvs_cuda_stream_close(backend, stream);
-        return status;
-    }
-    *out = stream;
-    return KVS_OK;
-}
-
 static void destroy(cudaStream_t stream)
 {
     if (stream != NULL) {
@@ -102,15 +83,9 @@ static void destroy(cudaStream_t stream)
     }
 }
 
-void kvs_cuda_stream_close(kvs_backend *backend, kvs_stream *stream)
+/* Of a stream that init has left in any state; no work of it is left. */
+static void destroy_stream(kvs_stream *stream)
 {
-    (void)backend;
-    if (stream == NULL) {
-        return;
-    }
-    if (stream->down != NULL) {
-        (void)wait_all(stream); /* a failure is told by the latch */
-    }
     if (stream->computed != NULL) {
         (void)cudaEventDestroy(stream->computed);
     }
@@ -129,6 +104,89 @@ void kvs_cuda_stream_close(kvs_backend *backend, kvs_stream *stream)
     destroy(stream->compute);
     destroy(stream->up);
     free(stream);
+}
+
+/* One that was kept, or NULL. */
+static kvs_stream *take_idle(kvs_cuda_device *device)
+{
+    (void)pthread_mutex_lock(&device->mutex);
+    kvs_stream *stream = device->idle;
+    if (stream != NULL) {
+        device->idle = stream->next;
+        device->idle_count--;
+    }
+    (void)pthread_mutex_unlock(&device->mutex);
+    return stream;
+}
+
+/* False: there are enough. */
+static bool keep(kvs_cuda_device *device, kvs_stream *stream)
+{
+    (void)pthread_mutex_lock(&device->mutex);
+    bool room = device->idle_count < KVS_CUDA_IDLE_STREAMS;
+    if (room) {
+        stream->next = device->idle;
+        device->idle = stream;
+        device->idle_count++;
+    }
+    (void)pthread_mutex_unlock(&device->mutex);
+    return room;
+}
+
+kvs_status kvs_cuda_stream_open(kvs_backend *backend, kvs_stream **out)
+{
+    kvs_cuda_device *device = (kvs_cuda_device *)backend;
+    if (kvs_cuda_lost(device)) {
+        return KVS_DEVICE_LOST;
+    }
+    kvs_stream *kept = take_idle(device);
+    if (kept != NULL) {
+        *out = kept;
+        return KVS_OK;
+    }
+    kvs_stream *stream = (kvs_stream *)calloc(1, sizeof *stream);
+    if (stream == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    kvs_status status = init(stream, device);
+    if (status != KVS_OK) {
+        destroy_stream(stream);
+        return status;
+    }
+    *out = stream;
+    return KVS_OK;
+}
+
+/* What went through it is nobody's any more. */
+static kvs_status wipe(kvs_stream *stream)
+{
+    const kvs_memory *memories[] = {&stream->scratch.encoded, &stream->scratch.weight,
+                                    &stream->scratch.gradient};
+    for (unsigned i = 0; i < sizeof memories / sizeof memories[0]; i++) {
+        KVS_CUDA_TRY(stream->device,
+                     cudaMemsetAsync(memories[i]->data, 0, memories[i]->bytes, stream->compute));
+    }
+    KVS_TRY(kvs_cuda_ring_wipe(&stream->ring, stream->compute));
+    return wait_all(stream);
+}
+
+void kvs_cuda_stream_close(kvs_backend *backend, kvs_stream *stream)
+{
+    if (stream == NULL) {
+        return;
+    }
+    /* A failure is told by the latch; and whoever keeps rows was left by a device that is lost. */
+    if (wait_all(stream) != KVS_OK || wipe(stream) != KVS_OK ||
+        !keep((kvs_cuda_device *)backend, stream)) {
+        destroy_stream(stream);
+    }
+}
+
+void kvs_cuda_streams_close(kvs_cuda_device *device)
+{
+    for (kvs_stream *stream = take_idle(device); stream != NULL; stream = take_idle(device)) {
+        destroy_stream(stream);
+    }
 }
 
 kvs_status kvs_cuda_stream_sync(kvs_stream *stream)

@@ -14,6 +14,9 @@
 /* Fails when this build has no kernels for the device. */
 cudaError_t kvs_cuda_kernels_load(void);
 
+/* A stream is wiped when it is closed, and kept for the next open; these are closed for good. */
+void kvs_cuda_streams_close(kvs_cuda_device *device);
+
 kvs_status kvs_cuda_stream_open(kvs_backend *backend, kvs_stream **out) KVS_MUST_CHECK;
 void kvs_cuda_stream_close(kvs_backend *backend, kvs_stream *stream);
 kvs_status kvs_cuda_stream_zero(kvs_stream *stream, kvs_memory *const *targets,

@@ -35,6 +35,7 @@ typedef struct kvs_cuda_scratch {
 
 struct kvs_stream {
     kvs_cuda_device *device;
+    kvs_stream *next; /* of the device's idle ones */
     cudaStream_t up;
     cudaStream_t compute;
     cudaStream_t down;

@@ -161,6 +161,34 @@ static void work_allocates_nothing(void **state)
     close_fixture(&one);
 }
 
+static void a_closed_stream_is_opened_again(void **state)
+{
+    const uint8_t secret[64] = {1, 2, 3};
+    kvs_stream *streams[8] = {NULL};
+    fixture one = open_fixture(3);
+    kvs_memory memory = {0};
+    (void)state;
+    assert_int_equal(one.table->alloc(one.backend, sizeof secret, &memory), KVS_OK);
+    for (unsigned turn = 0; turn < 3; turn++) {
+        const unsigned pinned = cudasim_calls("cudaMallocHost");
+        const unsigned wiped = cudasim_calls("cudaMemsetAsync");
+        for (size_t i = 0; i < 8; i++) {
+            assert_int_equal(one.table->open_stream(one.backend, &streams[i]), KVS_OK);
+        }
+        /* Four of them are kept, each with its four slots. */
+        assert_int_equal(cudasim_calls("cudaMallocHost"), pinned + (turn == 0 ? 8U : 4U) * 4);
+        fixture other = {.backend = one.backend, .table = one.table, .stream = streams[7]};
+        put(&other, &memory, secret, sizeof secret);
+        assert_int_equal(one.table->sync(streams[7]), KVS_OK);
+        for (size_t i = 8; i-- > 0;) {
+            one.table->close_stream(one.backend, streams[i]);
+        }
+        assert_true(cudasim_calls("cudaMemsetAsync") > wiped);
+    }
+    one.table->free(one.backend, &memory);
+    close_fixture(&one);
+}
+
 /* ------------------------------------------------------------------ batches */
 
 enum { KEYS = 600, KEY_ELEMENTS = 7 };
@@ -251,6 +279,7 @@ int main(void)
         cmocka_unit_test(memory_and_slots_are_wiped_before_they_are_freed),
         cmocka_unit_test(host_is_pinned_at_the_first_download_and_kept),
         cmocka_unit_test(work_allocates_nothing),
+        cmocka_unit_test(a_closed_stream_is_opened_again),
         cmocka_unit_test(many_small_keys_take_few_launches),
         cmocka_unit_test(threads_with_a_stream_each_share_the_device),
     };

@@ -30,6 +30,7 @@
 #define KVS_KEYS_MAX ((uint64_t)1 << 24)
 #define KVS_ELEMENTS_MAX ((uint64_t)1 << 40) /* of one value: 4 TiB of f32 */
 #define KVS_SHARDS_MAX 64u
+#define KVS_DEVICES_MAX 16u /* as many as one machine is built with */
 #define KVS_COMMAND_BYTES_MAX (64 * KVS_KIB)
 /* Of a safetensors file: about 100,000 tensors. Read into memory before anything else is. */
 #define KVS_SAFETENSORS_HEADER_BYTES_MAX (16 * KVS_MIB)

@@ -6,16 +6,25 @@
 
 bool kvs_cuda_lost(const kvs_cuda_device *device)
 {
-    return __atomic_load_n(&device->base.lost, __ATOMIC_RELAXED) != 0;
+    return __atomic_load_n(&device->first->base.lost, __ATOMIC_RELAXED) != 0;
 }
 
 kvs_status kvs_cuda_lose(kvs_cuda_device *device, const char *call, cudaError_t error)
 {
-    if (__atomic_exchange_n(&device->base.lost, 1, __ATOMIC_RELAXED) == 0) {
-        kvs_log(KVS_LOG_ERROR, "device_lost", "error=%s call=\"%s\"", cudaGetErrorName(error),
-                call);
+    if (__atomic_exchange_n(&device->first->base.lost, 1, __ATOMIC_RELAXED) == 0) {
+        kvs_log(KVS_LOG_ERROR, "device_lost", "device=%d error=%s call=\"%s\"", device->index,
+                cudaGetErrorName(error), call);
     }
     return KVS_DEVICE_LOST;
+}
+
+kvs_status kvs_cuda_enter(kvs_cuda_device *device)
+{
+    if (kvs_cuda_lost(device)) {
+        return KVS_DEVICE_LOST;
+    }
+    KVS_CUDA_TRY(device, cudaSetDevice(device->index));
+    return KVS_OK;
 }
 
 static kvs_status allocated(kvs_cuda_device *device, const char *call, cudaError_t error)
@@ -29,9 +38,7 @@ static kvs_status allocated(kvs_cuda_device *device, const char *call, cudaError
 
 kvs_status kvs_cuda_alloc(kvs_cuda_device *device, size_t bytes, void **out)
 {
-    if (kvs_cuda_lost(device)) {
-        return KVS_DEVICE_LOST;
-    }
+    KVS_TRY(kvs_cuda_enter(device));
     return allocated(device, "cudaMalloc", cudaMalloc(out, bytes == 0 ? 1 : bytes));
 }
 
@@ -58,9 +65,7 @@ void kvs_cuda_free(kvs_cuda_device *device, void *data, size_t bytes)
 
 kvs_status kvs_cuda_alloc_pinned(kvs_cuda_device *device, size_t bytes, void **out)
 {
-    if (kvs_cuda_lost(device)) {
-        return KVS_DEVICE_LOST;
-    }
+    KVS_TRY(kvs_cuda_enter(device));
     return allocated(device, "cudaMallocHost", cudaMallocHost(out, bytes == 0 ? 1 : bytes));
 }
 

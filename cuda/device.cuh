@@ -17,17 +17,24 @@
 
 typedef struct kvs_cuda_device {
     kvs_backend base;
+    int index;                     /* CUDA's number of it */
+    struct kvs_cuda_device *first; /* the backend that was opened: itself, or the one that has it */
+    struct kvs_cuda_device *others[KVS_DEVICES_MAX - 1];
+    unsigned other_count;
     cudaStream_t care;     /* wipes memory that is given back */
     pthread_mutex_t mutex; /* of the idle streams */
     kvs_stream *idle;
     unsigned idle_count;
     unsigned blocks_max; /* of one launch: enough to fill the card */
-    char name[280];
+    char name[300];
 } kvs_cuda_device;
+
+/* Makes the device the one that the caller's thread means. KVS_DEVICE_LOST if any is lost. */
+kvs_status kvs_cuda_enter(kvs_cuda_device *device) KVS_MUST_CHECK;
 
 bool kvs_cuda_lost(const kvs_cuda_device *device);
 
-/* Ends the device: logs the first failure, and returns KVS_DEVICE_LOST. */
+/* Ends the device and those opened with it: logs the first failure, and returns KVS_DEVICE_LOST. */
 kvs_status kvs_cuda_lose(kvs_cuda_device *device, const char *call, cudaError_t error);
 
 /* At least 1 byte is allocated; aligned to 256. */

@@ -42,7 +42,7 @@ cudaError_t kvs_cuda_kernels_load(void)
  */
 static kvs_status begin(const kvs_stream *stream)
 {
-    return kvs_cuda_lost(stream->device) ? KVS_DEVICE_LOST : KVS_OK;
+    return kvs_cuda_enter(stream->device);
 }
 
 /* `compute` has waited for every copy on `up`, so two waits are enough. */
@@ -136,9 +136,7 @@ static bool keep(kvs_cuda_device *device, kvs_stream *stream)
 kvs_status kvs_cuda_stream_open(kvs_backend *backend, kvs_stream **out)
 {
     kvs_cuda_device *device = (kvs_cuda_device *)backend;
-    if (kvs_cuda_lost(device)) {
-        return KVS_DEVICE_LOST;
-    }
+    KVS_TRY(kvs_cuda_enter(device));
     kvs_stream *kept = take_idle(device);
     if (kept != NULL) {
         *out = kept;

@@ -135,6 +135,9 @@ typedef struct kvs_backend_table {
                            size_t count) KVS_MUST_CHECK;
     /* Waits for all work of the stream: the one wait of a tick. */
     kvs_status (*sync)(kvs_stream *stream) KVS_MUST_CHECK;
+    /* Where the shard of that number computes: this backend, or one that it has for another device.
+     * Memory and streams of the one are nothing to the other. */
+    kvs_backend *(*place)(kvs_backend *backend, uint32_t shard);
     void (*close)(kvs_backend *backend); /* after every stream is closed and memory is free */
 } kvs_backend_table;
 

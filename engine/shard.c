@@ -16,6 +16,7 @@ static void run_timer(kvs_task *task, uint64_t now_ns);
 kvs_status kvs_shard_open(kvs_store *store, uint32_t index, kvs_shard **out)
 {
     kvs_engine *engine = store->engine;
+    kvs_backend *backend = engine->backend->table->place(engine->backend, index);
     kvs_shard *shard = calloc(1, sizeof *shard);
     kvs_status status = KVS_NO_MEMORY;
     if (shard == NULL) {
@@ -23,14 +24,14 @@ kvs_status kvs_shard_open(kvs_store *store, uint32_t index, kvs_shard **out)
     }
     shard->store = store;
     shard->index = index;
-    shard->pool = kvs_pool_open(engine->backend, &engine->budget);
+    shard->pool = kvs_pool_open(backend, &engine->budget);
     shard->ranks = calloc(store->num_workers, sizeof *shard->ranks);
     shard->rank_changes = calloc(store->num_workers, sizeof *shard->rank_changes);
     shard->answers = calloc(store->num_workers, sizeof *shard->answers);
     shard->answered = calloc(store->num_workers, sizeof *shard->answered);
     if (shard->pool != NULL && shard->ranks != NULL && shard->rank_changes != NULL &&
         shard->answers != NULL && shard->answered != NULL) {
-        status = kvs_batch_init(&shard->batch, engine->backend);
+        status = kvs_batch_init(&shard->batch, backend);
         shard->batch.profile = engine->profile;
     }
     if (status != KVS_OK) {

@@ -26,7 +26,8 @@ struct kvs_states_load {
     uint64_t filled; /* bytes of it that are in buffers */
     uint8_t *part;   /* one part, until it is whole */
     size_t part_bytes;
-    kvs_stream *stream;
+    kvs_backend *backend; /* of the stream */
+    kvs_stream *stream;   /* NULL until something is to be copied */
     kvs_states_misfit misfits[KVS_STATES_MISFITS_MAX];
     size_t misfit_count; /* all of them */
 };
@@ -46,6 +47,14 @@ kvs_status kvs_states_load_open(kvs_store *store, kvs_states_load **out, kvs_pro
     return KVS_OK;
 }
 
+static void close_stream(kvs_states_load *load)
+{
+    if (load->stream != NULL) {
+        load->backend->table->close_stream(load->backend, load->stream);
+        load->stream = NULL;
+    }
+}
+
 void kvs_states_load_close(kvs_states_load *load)
 {
     if (load == NULL) {
@@ -57,9 +66,7 @@ void kvs_states_load_close(kvs_states_load *load)
     for (uint32_t i = 0; load->judged && i < store->shard_count; i++) {
         kvs_pool_trim(store->shards[i]->pool);
     }
-    if (load->stream != NULL) {
-        store->engine->backend->table->close_stream(store->engine->backend, load->stream);
-    }
+    close_stream(load);
     for (size_t i = 0; i < load->misfit_count && i < KVS_STATES_MISFITS_MAX; i++) {
         free(load->misfits[i].tensor);
     }
@@ -238,10 +245,6 @@ static kvs_status judge(kvs_states_load *load, kvs_problem *problem)
         status = kvs_state_tensors_make(load->capture, &wanted);
     }
     if (status == KVS_OK) {
-        status = load->store->engine->backend->table->open_stream(load->store->engine->backend,
-                                                                  &load->stream);
-    }
-    if (status == KVS_OK) {
         status = judge_tensors(load, &wanted);
     }
     kvs_state_tensors_deinit(&wanted);
@@ -254,11 +257,22 @@ static kvs_status judge(kvs_states_load *load, kvs_problem *problem)
 
 /* ------------------------------------------------------------------ the data */
 
+/* Every copy has been waited for: the stream may go when the next part lies elsewhere. */
+static kvs_status open_stream(kvs_states_load *load, kvs_backend *backend)
+{
+    if (load->backend != backend) {
+        close_stream(load);
+        load->backend = backend;
+    }
+    return load->stream != NULL ? KVS_OK : backend->table->open_stream(backend, &load->stream);
+}
+
 static kvs_status fill_buffer(kvs_states_load *load, kvs_buffer **buffer, kvs_shard *shard,
                               size_t bytes)
 {
-    const kvs_backend_table *table = load->store->engine->backend->table;
+    const kvs_backend_table *table = shard->pool->backend->table;
     kvs_span span = {load->part, bytes};
+    KVS_TRY(open_stream(load, shard->pool->backend));
     KVS_TRY(kvs_pool_make(shard->pool, bytes, buffer));
     kvs_copy_item item = {.target = &(*buffer)->memory,
                           .source.payload = {.spans = &span, .count = 1, .bytes = bytes},

@@ -53,7 +53,8 @@ typedef struct kvs_config {
     kvs_policy policy;
     kvs_log_level log_level;
     uint32_t num_workers;
-    uint32_t shards; /* 0: as the machine has processors */
+    uint32_t cuda_devices; /* 0: all */
+    uint32_t shards;       /* 0: as the machine has processors */
     uint32_t grpc_threads;
     uint32_t max_connections;
     uint32_t max_connections_per_ip; /* 0: no bound */

@@ -84,11 +84,12 @@ static void tune_malloc(void)
     (void)mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024);
 }
 
-static kvs_status open_cuda(kvs_backend **out, kvs_problem *problem)
+static kvs_status open_cuda(uint32_t devices, kvs_backend **out, kvs_problem *problem)
 {
 #if KVS_HAVE_CUDA
-    return kvs_backend_cuda_open(out, problem);
+    return kvs_backend_cuda_open_devices(devices, out, problem);
 #else
+    (void)devices;
     (void)out;
     return kvs_problem_set(problem, KVS_UNAVAILABLE, "this program was built without CUDA");
 #endif
@@ -99,7 +100,7 @@ static int open_backend(server *self)
     kvs_problem problem = {.detail = ""};
     kvs_engine_choice choice = self->config.engine;
     if (choice != KVS_ENGINE_CPU) {
-        kvs_status status = open_cuda(&self->backend, &problem);
+        kvs_status status = open_cuda(self->config.cuda_devices, &self->backend, &problem);
         if (status == KVS_OK) {
             return EXIT_CLEAN;
         }

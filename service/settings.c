@@ -39,6 +39,8 @@ static const kvs_setting settings[] = {
     ROW("address-file", TEXT, "", address_file,
         "file that receives {\"grpc\": ..., \"http\": ...} once ready", NO_BOUNDS),
     ROW("engine", CHOICE, "auto", engine, "auto, cpu or cuda", CHOICES("auto", "cpu", "cuda")),
+    ROW("cuda-devices", COUNT, "1", cuda_devices, "GPUs that share the shards; 0: all there are",
+        BOUNDS(0, KVS_DEVICES_MAX)),
     ROW("store-type", STORE_TYPE, "dist_sync", store_type, "type of the store \"default\"",
         NO_BOUNDS),
     ROW("num-workers", COUNT, "1", num_workers, "ranks of the store \"default\"",

@@ -7,7 +7,7 @@
 
 #include "service/config.h"
 
-#define KVS_SETTINGS 26u
+#define KVS_SETTINGS 27u
 
 typedef enum kvs_setting_kind {
     KVS_SETTING_TEXT,

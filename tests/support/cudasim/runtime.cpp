@@ -25,6 +25,7 @@ const int MULTIPROCESSORS = 1;             /* few, so that blocks have to stride
 
 cudaError_t broken = cudaSuccess; /* the error that ended the device */
 cudaError_t last = cudaSuccess;
+thread_local int current_device = 0;
 std::map<event *, std::shared_ptr<event>> events;
 
 /* A lock that TSan does not see: the real runtime orders no more than CUDA says. */
@@ -202,6 +203,10 @@ cudaError_t launch(const cudaLaunchConfig_t &config, std::unique_ptr<kernel_call
         config.dynamicSmemBytes > SHARED_BYTES_MAX) {
         return now.settle(cudaErrorInvalidConfiguration);
     }
+    if (checked(config.stream)->device != current_device) {
+        die("a launch on a stream of device %d by a thread that means device %d",
+            config.stream->device, current_device);
+    }
     checked(config.stream)->queue_work(std::make_unique<kernel_work>(config, std::move(call)));
     the_streams().poke();
     return cudaSuccess;
@@ -284,8 +289,11 @@ cudaError_t cudaSetDevice(int device)
     if (now.settled()) {
         return now.answer();
     }
-    return now.settle(device >= 0 && device < the_plan().devices ? cudaSuccess
-                                                                 : cudaErrorInvalidValue);
+    if (device < 0 || device >= the_plan().devices) {
+        return now.settle(cudaErrorInvalidValue);
+    }
+    current_device = device;
+    return cudaSuccess;
 }
 
 namespace
@@ -348,6 +356,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
         die("only non-blocking streams are modelled");
     }
     *out = the_streams().create();
+    (*out)->device = current_device;
     return cudaSuccess;
 }
 
@@ -486,6 +495,7 @@ void cudasim_reset(uint64_t seed)
     device_memory().seen = nullptr;
     broken = cudaSuccess;
     last = cudaSuccess;
+    current_device = 0;
 }
 
 void cudasim_set_devices(int count)

@@ -42,6 +42,8 @@ class stream
     stream &operator=(const stream &) = delete;
     ~stream();
 
+    int device = 0; /* of the thread that made it */
+
     void queue_work(std::unique_ptr<work> what);
     void queue_record(const std::shared_ptr<event> &what);
     void queue_wait(const std::shared_ptr<event> &what);

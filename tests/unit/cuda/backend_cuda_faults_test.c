@@ -172,7 +172,7 @@ static void each_call_that_fails_is_told_and_nothing_leaks(void **state)
     } calls[] = {
         {"cudaGetDeviceCount", KVS_UNAVAILABLE},
         {"cudaGetDeviceProperties", KVS_UNAVAILABLE},
-        {"cudaSetDevice", KVS_UNAVAILABLE},
+        {"cudaSetDevice", KVS_DEVICE_LOST},
         {"cudaFuncGetAttributes", KVS_UNAVAILABLE},
         {"cudaStreamCreateWithFlags", KVS_DEVICE_LOST},
         {"cudaEventCreateWithFlags", KVS_DEVICE_LOST},

@@ -189,6 +189,73 @@ static void a_closed_stream_is_opened_again(void **state)
     close_fixture(&one);
 }
 
+/* ------------------------------------------------------------------ several devices */
+
+static void shards_are_dealt_to_the_devices(void **state)
+{
+    const float value = 2.5F;
+    kvs_backend *backend = NULL;
+    kvs_problem problem = {0};
+    (void)state;
+    cudasim_reset(5);
+    cudasim_set_devices(3);
+    assert_int_equal(kvs_backend_cuda_open_devices(0, &backend, &problem), KVS_OK);
+    assert_string_equal(backend->name, "cuda stand-in and 2 more");
+    for (uint32_t shard = 0; shard < 6; shard++) {
+        kvs_backend *mine = backend->table->place(backend, shard);
+        fixture one = {.backend = mine, .table = mine->table};
+        kvs_memory memory = {0};
+        kvs_memory *target = &memory;
+        assert_ptr_equal(mine, backend->table->place(backend, (shard + 3) % 6));
+        assert_true((mine == backend) == (shard % 3 == 0));
+        assert_int_equal(one.table->open_stream(mine, &one.stream), KVS_OK);
+        assert_int_equal(one.table->alloc(mine, sizeof value, &memory), KVS_OK);
+        put(&one, &memory, &value, sizeof value);
+        assert_int_equal(one.table->download(one.stream, &target, 1), KVS_OK);
+        assert_int_equal(one.table->sync(one.stream), KVS_OK);
+        assert_memory_equal(memory.host, &value, sizeof value);
+        one.table->free(mine, &memory);
+        one.table->close_stream(mine, one.stream);
+    }
+    backend->table->close(backend);
+    assert_int_equal(cudasim_bytes(), 0);
+}
+
+static void a_thread_turns_from_one_device_to_another(void **state)
+{
+    const float value = 2.5F;
+    kvs_backend *backend = NULL;
+    kvs_problem problem = {0};
+    fixture of[2] = {{0}};
+    kvs_memory memory[2] = {{0}};
+    (void)state;
+    cudasim_reset(5);
+    cudasim_set_devices(3);
+    assert_int_equal(kvs_backend_cuda_open_devices(2, &backend, &problem), KVS_OK);
+    for (uint32_t i = 0; i < 2; i++) {
+        of[i].backend = backend->table->place(backend, i);
+        of[i].table = of[i].backend->table;
+        assert_int_equal(of[i].table->open_stream(of[i].backend, &of[i].stream), KVS_OK);
+        assert_int_equal(of[i].table->alloc(of[i].backend, sizeof value, &memory[i]), KVS_OK);
+    }
+    for (uint32_t i = 0; i < 8; i++) { /* a launch on another device's stream is caught */
+        put(&of[i % 2], &memory[i % 2], &value, sizeof value);
+    }
+    /* With one of them all are lost. */
+    cudasim_fail("cudaLaunchKernelEx", 1);
+    const kvs_copy_item copy = {
+        .target = &memory[1], .source = {.memory = &memory[1]}, .bytes = sizeof value};
+    assert_int_equal(of[1].table->copy(of[1].stream, &copy, 1), KVS_DEVICE_LOST);
+    assert_int_equal(of[0].table->sync(of[0].stream), KVS_DEVICE_LOST);
+    assert_int_equal(backend->lost, 1);
+    for (uint32_t i = 0; i < 2; i++) {
+        of[i].table->free(of[i].backend, &memory[i]);
+        of[i].table->close_stream(of[i].backend, of[i].stream);
+    }
+    backend->table->close(backend);
+    assert_int_equal(cudasim_bytes(), 0);
+}
+
 /* ------------------------------------------------------------------ batches */
 
 enum { KEYS = 600, KEY_ELEMENTS = 7 };
@@ -280,6 +347,8 @@ int main(void)
         cmocka_unit_test(host_is_pinned_at_the_first_download_and_kept),
         cmocka_unit_test(work_allocates_nothing),
         cmocka_unit_test(a_closed_stream_is_opened_again),
+        cmocka_unit_test(shards_are_dealt_to_the_devices),
+        cmocka_unit_test(a_thread_turns_from_one_device_to_another),
         cmocka_unit_test(many_small_keys_take_few_launches),
         cmocka_unit_test(threads_with_a_stream_each_share_the_device),
     };

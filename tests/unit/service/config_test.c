@@ -22,6 +22,7 @@ static const struct {
     {"profile-dir", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},
     {"address-file", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},
     {"engine", "\"cpu\"", "cuda", "cpu"},
+    {"cuda-devices", "2", "3", "0"},
     {"store-type", "\"dist_async\"", "dist_device_sync", "dist_async_device"},
     {"num-workers", "2", "3", "4"},
     {"policy", "\"shrink\"", "wait", "shrink"},

@@ -1,5 +1,6 @@
 #include "cuda/backend_cuda.h"
 
+#include "cuda/measures.cuh"
 #include "cuda/stream.cuh"
 
 #include <stdio.h>
@@ -55,12 +56,6 @@ static void close_device(kvs_cuda_device *device)
     free(device);
 }
 
-/* Norms over whole values are not built here yet. */
-static kvs_status measure(kvs_stream *, const kvs_measure_item *, size_t)
-{
-    return KVS_UNIMPLEMENTED;
-}
-
 static void close_backend(kvs_backend *backend)
 {
     kvs_cuda_device *device = (kvs_cuda_device *)backend;
@@ -79,7 +74,7 @@ static const kvs_backend_table table = {
     kvs_cuda_stream_copy,
     kvs_cuda_stream_accumulate,
     kvs_cuda_stream_apply,
-    measure,
+    kvs_cuda_stream_measure,
     alloc_host,
     kvs_cuda_stream_download,
     kvs_cuda_stream_sync,

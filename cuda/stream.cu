@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "cuda/casts.cuh"
 #include "cuda/halves.cuh"
+#include "cuda/measures.cuh"
 #include "cuda/move_kernel.cuh"
 #include "cuda/rows.cuh"
 #include "cuda/updates.cuh"
@@ -13,6 +14,8 @@
 static_assert(KVS_CUDA_ROWS_MAX * sizeof(kvs_cuda_move) <= KVS_CUDA_TABLE_BYTES,
               "a table fits its slot");
 static_assert(KVS_CUDA_TILE_BYTES % KVS_CUDA_WORD_BYTES == 0, "tiles start at words");
+
+#define PARTIAL_BYTES (KVS_CUDA_PARTIALS_MAX * sizeof(double))
 
 static cudaError_t launch_moves(const cudaLaunchConfig_t *config, const void *rows, uint32_t count,
                                 uint64_t tiles)
@@ -33,6 +36,9 @@ cudaError_t kvs_cuda_kernels_load(void)
     if (error == cudaSuccess) {
         error = kvs_cuda_rows_load();
     }
+    if (error == cudaSuccess) {
+        error = kvs_cuda_measures_load();
+    }
     return error == cudaSuccess ? kvs_cuda_updates_load() : error;
 }
 
@@ -52,6 +58,7 @@ static kvs_status wait_all(kvs_stream *stream)
     KVS_CUDA_TRY(stream->device, cudaStreamSynchronize(stream->compute));
     KVS_CUDA_TRY(stream->device, cudaStreamSynchronize(stream->down));
     stream->downloading = false;
+    kvs_cuda_measures_add(stream);
     return KVS_OK;
 }
 
@@ -68,6 +75,8 @@ static kvs_status init(kvs_stream *stream, kvs_cuda_device *device)
     KVS_TRY(alloc_scratch(device, &stream->scratch.encoded, KVS_CUDA_SCRATCH_BYTES));
     KVS_TRY(alloc_scratch(device, &stream->scratch.weight, KVS_CUDA_SCRATCH_BYTES / 2));
     KVS_TRY(alloc_scratch(device, &stream->scratch.gradient, KVS_CUDA_SCRATCH_BYTES / 2));
+    KVS_TRY(kvs_cuda_alloc(device, PARTIAL_BYTES, (void **)&stream->partial));
+    KVS_TRY(kvs_cuda_alloc_pinned(device, PARTIAL_BYTES, (void **)&stream->partial_host));
     KVS_CUDA_TRY(device, cudaStreamCreateWithFlags(&stream->up, cudaStreamNonBlocking));
     KVS_CUDA_TRY(device, cudaStreamCreateWithFlags(&stream->compute, cudaStreamNonBlocking));
     KVS_CUDA_TRY(device, cudaStreamCreateWithFlags(&stream->down, cudaStreamNonBlocking));
@@ -100,6 +109,8 @@ static void destroy_stream(kvs_stream *stream)
     for (unsigned i = 0; i < sizeof memories / sizeof memories[0]; i++) {
         kvs_cuda_free(stream->device, memories[i]->data, memories[i]->bytes);
     }
+    kvs_cuda_free(stream->device, stream->partial, PARTIAL_BYTES);
+    kvs_cuda_free_pinned(stream->device, stream->partial_host, PARTIAL_BYTES);
     destroy(stream->down);
     destroy(stream->compute);
     destroy(stream->up);
@@ -164,6 +175,9 @@ static kvs_status wipe(kvs_stream *stream)
         KVS_CUDA_TRY(stream->device,
                      cudaMemsetAsync(memories[i]->data, 0, memories[i]->bytes, stream->compute));
     }
+    KVS_CUDA_TRY(stream->device,
+                 cudaMemsetAsync(stream->partial, 0, PARTIAL_BYTES, stream->compute));
+    explicit_bzero(stream->partial_host, PARTIAL_BYTES);
     KVS_TRY(kvs_cuda_ring_wipe(&stream->ring, stream->compute));
     return wait_all(stream);
 }
@@ -173,6 +187,7 @@ void kvs_cuda_stream_close(kvs_backend *backend, kvs_stream *stream)
     if (stream == NULL) {
         return;
     }
+    stream->measured_count = 0; /* nobody has waited for them: their sums may be gone */
     /* A failure is told by the latch; and whoever keeps rows was left by a device that is lost. */
     if (wait_all(stream) != KVS_OK || wipe(stream) != KVS_OK ||
         !keep((kvs_cuda_device *)backend, stream)) {

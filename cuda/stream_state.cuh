@@ -33,6 +33,16 @@ typedef struct kvs_cuda_scratch {
     kvs_memory gradient; /* f32 */
 } kvs_cuda_scratch;
 
+/* Sums of blocks that are on their way to a measure's sums on the host. */
+#define KVS_CUDA_MEASURED_MAX 512u
+#define KVS_CUDA_PARTIALS_MAX 16384u
+typedef struct kvs_cuda_measured {
+    double *sums;
+    uint32_t place; /* of its partial sums */
+    uint32_t blocks;
+    uint32_t count; /* of sums */
+} kvs_cuda_measured;
+
 struct kvs_stream {
     kvs_cuda_device *device;
     kvs_stream *next; /* of the device's idle ones */
@@ -49,6 +59,11 @@ struct kvs_stream {
     uint32_t rows;
     uint64_t tiles;
     alignas(16) uint8_t table[KVS_CUDA_TABLE_BYTES];
+    double *partial;      /* on the device, KVS_CUDA_PARTIALS_MAX of them */
+    double *partial_host; /* pinned */
+    uint32_t partials;
+    uint32_t measured_count;
+    kvs_cuda_measured measured[KVS_CUDA_MEASURED_MAX];
     uint64_t entries[2 * KVS_CUDA_ENTRIES_MAX]; /* of cuda/rows.cu, and the room to sort them */
 };
 

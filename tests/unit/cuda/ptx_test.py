@@ -17,11 +17,11 @@ FLAGS = ["-std=c++17", "-fmad=false", "-arch=sm_80", "-I", ROOT]
 # it, 80 three, 128 two. The f64 rules are there for completeness, not for speed.
 REGISTERS_MAX = {"kvs_cuda_move_kernel": 40, "kvs_cuda_update_kernelIf": 80,
                  "kvs_cuda_update_kernelId": 128, "kvs_cuda_cast_kernel": 40,
-                 "kvs_cuda_row_kernel": 48}
+                 "kvs_cuda_row_kernel": 48, "kvs_cuda_measure_kernel": 80}
 # The rules that train most models.
 REGISTERS_MAX_OF = {"sgd_f32": 40, "sgd_momentum_f32": 48, "adam_19_f32": 64, "adamw_f32": 64}
 DENSE = r"\d+kvs_cuda_%s\d+kvs_cuda_dense"
-SOURCES = ("stream", "casts", "rows", "updates")
+SOURCES = ("stream", "casts", "rows", "updates", "measures")
 
 
 def nvcc(*arguments):
@@ -59,10 +59,14 @@ class Ptx(unittest.TestCase):
     def test_every_kernel_is_there(self):
         with open(os.path.join(ROOT, "engine/rules.h"), encoding="utf-8") as file:
             rules = len(re.findall(r"^    X\([A-Z0-9_]+, \w+, \d\)", file.read(), re.M))
+        with open(os.path.join(ROOT, "engine/rules.h"), encoding="utf-8") as file:
+            measures = len(re.findall(r"^    X\([A-Z0-9_]+, \w+, \d, \d, \d\)", file.read(), re.M))
         self.assertGreater(rules, 0)
+        self.assertGreater(measures, 0)
         for found in (self.ptx, self.words):
             self.assertEqual({"kvs_cuda_move_kernel": 1, "kvs_cuda_cast_kernel": 1,
                               "kvs_cuda_row_kernel": 1,
+                              "kvs_cuda_measure_kernel": 2 * measures,
                               "kvs_cuda_update_kernelIf": 2 * rules,  # dense, and with a map
                               "kvs_cuda_update_kernelId": 2 * rules},
                              {kind: len(texts) for kind, texts in found.items()})

@@ -107,6 +107,7 @@ static int open_backend(server *self)
         if (choice == KVS_ENGINE_CUDA) {
             return fail(EXIT_DEVICE, "the CUDA engine does not start", &problem);
         }
+        kvs_log(KVS_LOG_INFO, "engine_cpu", "reason=\"%s\"", problem.detail);
     }
     if (kvs_backend_cpu_open(NULL, &self->backend, &problem) != KVS_OK) {
         return fail(EXIT_CONFIG, "the CPU engine does not start", &problem);

@@ -85,6 +85,7 @@ class Configuration(Case):
         out = run("--engine", "cuda", "--grpc-address", "127.0.0.1:0", "--http-address",
                   "127.0.0.1:0", environment={"CUDA_VISIBLE_DEVICES": ""})
         self.assertEqual(out.returncode, 6, out.stderr)
+        self.assertIn("the CUDA engine does not start: ", out.stderr)
 
 
 class Life(Case):

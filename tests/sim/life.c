@@ -55,7 +55,7 @@ static kvs_backend_table counting_table;
 static bool open_backend(sim *world)
 {
     kvs_problem problem;
-    if (kvs_backend_cpu_open("baseline", &world->inner, &problem) != KVS_OK) {
+    if (sim_backend_open(world->number, &world->inner, &problem) != KVS_OK) {
         sim_fail(world, "backend: %s", problem.detail);
         return false;
     }
@@ -67,6 +67,9 @@ static bool open_backend(sim *world)
     counting_table.close = close_backend;
     world->backend = *world->inner;
     world->backend.table = &counting_table;
+    if (!world->backend.rows) {
+        world->plan.sparse = 0;
+    }
     return true;
 }
 

@@ -10,13 +10,14 @@
  * client.c  its protocol: window, credit, replay; answers.c what it makes of answers
  * admin.c   reads at cuts, assignments and rules under load
  * oracle.c  every answer against the model
+ * backend_cpu.c, backend_cuda.c  what the engine computes on: a program has one of them
  *
  * Threads: one. The same seed gives the same run, to the last event.
  */
 #ifndef KVS_TESTS_SIM_SIM_H
 #define KVS_TESTS_SIM_SIM_H
 
-#include "engine/backend_cpu.h"
+#include "engine/backend.h"
 #include "engine/engine.h"
 #include "tests/unit/api/spans.h"
 
@@ -190,6 +191,8 @@ double sim_numbers_of(const sim_plan *plan, const sim_value *value, uint32_t ran
 /* ------------------------------------------------------------------ life.c */
 
 bool sim_life_open(sim *world);
+/* The backend of the program, which has its own choices drawn from the seed. */
+kvs_status sim_backend_open(uint64_t seed, kvs_backend **out, kvs_problem *problem) KVS_MUST_CHECK;
 /* Before the workers go: nothing may be held for anybody. */
 void sim_life_check_rest(sim *world);
 void sim_life_close(sim *world); /* checks that everything has come back */

@@ -14,6 +14,7 @@ namespace
 
 const size_t ALIGNMENT = 256; /* what cudaMalloc promises */
 const size_t GUARD_BYTES = 256;
+const uintptr_t GRANULE = 8;              /* what AddressSanitizer poisons at once */
 const size_t BYTES_MAX = size_t{2} << 30; /* of one allocation: the card's memory */
 const int FRESH = 0xff;
 const unsigned char GUARD = 0xa5;
@@ -95,6 +96,26 @@ void memory::close()
     check("after a piece of work");
     for (const auto &block : blocks_) {
         ASAN_POISON_MEMORY_REGION(reinterpret_cast<void *>(block.first), whole(block.second));
+    }
+}
+
+/* In whole granules of AddressSanitizer, which blocks are made of. */
+void memory::open(const void *data, size_t bytes)
+{
+    if (holds(data, bytes)) {
+        const auto begin = reinterpret_cast<uintptr_t>(data) / GRANULE * GRANULE;
+        ASAN_UNPOISON_MEMORY_REGION(reinterpret_cast<void *>(begin),
+                                    reinterpret_cast<uintptr_t>(data) + bytes - begin);
+    }
+}
+
+void memory::close(const void *data, size_t bytes)
+{
+    if (holds(data, bytes)) {
+        const auto begin = reinterpret_cast<uintptr_t>(data) / GRANULE * GRANULE;
+        const auto end =
+            (reinterpret_cast<uintptr_t>(data) + bytes + GRANULE - 1) / GRANULE * GRANULE;
+        ASAN_POISON_MEMORY_REGION(reinterpret_cast<void *>(begin), end - begin);
     }
 }
 

@@ -30,8 +30,11 @@ class memory
     bool holds(const void *data, size_t bytes) const;
     size_t bytes() const;
 
-    void open();                        /* before work runs on the device */
-    void close();                       /* after it: poisons again */
+    void open();                        /* before a kernel, which may touch all of it */
+    void close();                       /* after it: poisons again, and checks the guards */
+    /* The same for bytes that are held, or are no memory of this kind. */
+    void open(const void *data, size_t bytes);
+    void close(const void *data, size_t bytes);
     void check(const char *when) const; /* that no guard was written */
 
     void (*seen)(const unsigned char *data, size_t bytes) = nullptr; /* before memory is freed */
@@ -44,7 +47,7 @@ class memory
 memory &device_memory();
 memory &pinned_memory();
 
-/* The device may be touched during its life. */
+/* The device, or only some bytes of it, may be touched during its life. */
 class device_access
 {
   public:
@@ -52,12 +55,25 @@ class device_access
     {
         device_memory().open();
     }
+    device_access(const void *data, size_t bytes) : all_(false), data_(data), bytes_(bytes)
+    {
+        device_memory().open(data, bytes);
+    }
     device_access(const device_access &) = delete;
     device_access &operator=(const device_access &) = delete;
     ~device_access()
     {
-        device_memory().close();
+        if (all_) {
+            device_memory().close();
+        } else {
+            device_memory().close(data_, bytes_);
+        }
     }
+
+  private:
+    bool all_ = true;
+    const void *data_ = nullptr;
+    size_t bytes_ = 0;
 };
 
 } // namespace cudasim

@@ -107,6 +107,7 @@ class kernel_work : public work
 
     void run() override
     {
+        device_access during;
         const dim3 &grid = config_.gridDim;
         std::vector<std::unique_ptr<block>> blocks;
         for (unsigned z = 0; z < grid.z; z++) {
@@ -145,6 +146,8 @@ class copy_work : public work
     {
         check(to_);
         check(from_);
+        device_access to(to_, bytes_);
+        device_access from(from_, bytes_);
         tsan_watch();
         tsan_read(from_, bytes_);
         tsan_write(to_, bytes_);
@@ -177,6 +180,7 @@ class fill_work : public work
         if (!device_memory().holds(to_, bytes_)) {
             die("a memset of %zu bytes runs on memory that was freed before it ran", bytes_);
         }
+        device_access during(to_, bytes_);
         tsan_watch();
         tsan_write(to_, bytes_);
         tsan_ignore();

@@ -1,6 +1,5 @@
 #include "stream.hpp"
 
-#include "memory.hpp"
 #include "plan.hpp"
 
 #include <algorithm>
@@ -81,11 +80,9 @@ void stream::step()
             tsan_acquire(&head.mark->sync);
         }
         break;
-    case what::run: {
-        device_access during;
+    case what::run:
         head.task->run();
         break;
-    }
     }
     head.task.reset();
     tsan_release(&sync_);

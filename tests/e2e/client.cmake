@@ -5,6 +5,8 @@ function(kvs_client_test name)
     LIBRARIES kvs_client
     ARGUMENTS $<TARGET_FILE:kvstored>)
   add_dependencies(${name} kvstored)
+  set_property(GLOBAL PROPERTY KVS_E2E_${name} $<TARGET_FILE:${name}> $<TARGET_FILE:kvstored>)
+  set_property(GLOBAL PROPERTY KVS_E2E_PROGRAM_${name} ${name})
 endfunction()
 
 kvs_client_test(client_compression_test)

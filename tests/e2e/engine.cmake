@@ -1,0 +1,11 @@
+# What nvcc put into the program, skipped where it has not; and how it starts without a card.
+get_property(architectures GLOBAL PROPERTY KVS_CUDA_ARCHITECTURES)
+get_property(why_not GLOBAL PROPERTY KVS_CUDA_WHY)
+if(why_not)
+  set(built no "${why_not}")
+else()
+  list(JOIN architectures "," architectures)
+  set(built yes "${architectures}")
+endif()
+kvs_e2e(NAME e2e_cuda_build SCRIPT engine_test.py ARGUMENTS ${built} Build)
+kvs_e2e(NAME e2e_engine SCRIPT engine_test.py ARGUMENTS ${built} Start)

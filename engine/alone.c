@@ -308,9 +308,10 @@ void kvs_alone_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
     bool first =
         part->index == 0 || record == NULL || (record->next_push == op->session && !record->waits);
     bool busy = part->round.closing || part->round.gathered || part->later.first != NULL;
-    op->status = KVS_OK;
     if (op->kind == KVS_OP_PUSH && (busy || !first)) {
-        op->status = kvs_round_copy(shard, op); /* a failure is its answer when its turn comes */
+        if (op->status == KVS_OK) {
+            op->status = kvs_round_copy(shard, op);
+        } /* a failure is its answer when its turn comes */
         kvs_round_hold(shard, op, &part->later, false);
     } else {
         kvs_op_append(&part->later, op);

@@ -263,11 +263,10 @@ static kvs_op *make_op(const push *in, kvs_key *key, kvs_part *part)
     op->key = key;
     op->part = part;
     kvs_status status = take_rows(op, in->header);
-    if (status == KVS_OVER_BUDGET) {
-        kvs_session_free_op(session, op);
-        (void)kvs_problem_set(&problem, status, "for the list of its rows");
-        refuse_for_good(in, &problem);
-        return NULL;
+    if (status == KVS_OVER_BUDGET) { /* it has its turn all the same, with nothing in it */
+        op->row_count = 0;
+        op->status = status;
+        status = KVS_OK;
     }
     if (status == KVS_OK && session->store->kind == KVS_ASYNC) {
         status = kvs_tally_add(&session->tally, part);

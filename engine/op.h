@@ -59,7 +59,7 @@ struct kvs_op {
     uint64_t parts_asked;
     uint64_t parts_given;
 
-    kvs_status status; /* the answer */
+    kvs_status status; /* the answer; of a push before its turn: why that is empty */
     uint32_t missing_count;
     uint32_t missing[KVS_OP_MISSING_MAX];
     kvs_buffer *value;

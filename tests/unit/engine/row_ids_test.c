@@ -188,8 +188,13 @@ static void lists_of_pushed_rows_stand_in_the_budget(void **state)
     assert_int_equal(b->credit_back, sizeof data);
     assert_int_equal(in_use(&f), before);
     f.store->engine->budget.bytes_max = 0;
+    kvs_part_header nothing = header;
+    nothing.row_ids_bytes = 0;
+    nothing.payload_bytes = 0;
+    fixture_push_parts(f.workers[0], &nothing, 1, NULL, 0, false);
+    assert_int_equal(fixture_status(f.workers[0], 1), KVS_ROUND_FAILED); /* b's turn was empty */
     header.sequence = 2;
-    fixture_push_parts(b, &header, 1, data, sizeof data, false);
+    fixture_push_parts(b, &header, 1, data, sizeof data, false); /* of the next round */
     /* The list, the bytes that wait, a place for each row of the part. */
     assert_true(in_use(&f) >= before + 1000 * sizeof(uint32_t) + sizeof data +
                                   KVS_PART_ELEMENTS * sizeof(uint32_t));

@@ -213,8 +213,8 @@ static void run_decide(kvs_visit *visit, kvs_shard *shard, uint64_t now_ns)
     kvs_cut *cut = visit->context;
     kvs_action *action = cut->actions;
     kvs_status status = shard->closing ? KVS_STORE_DELETED : shard->batch.failed;
-    if (status != KVS_OK && cut->acts) {
-        atomic_store_explicit(&cut->status, (int)status, memory_order_relaxed);
+    if (shard->batch.failed != KVS_OK && cut->acts) { /* a rule is told before its actions are */
+        atomic_store_explicit(&cut->status, (int)shard->batch.failed, memory_order_relaxed);
     }
     for (uint64_t k = 0; cut->acts && k < cut->key_count; k++) {
         kvs_key *key = key_at(cut, k);

@@ -126,7 +126,7 @@ class Ptx(unittest.TestCase):
                               text, name)
                 used = int(re.search(r"Used (\d+) registers", text).group(1))
                 most = next((most for rule, most in REGISTERS_MAX_OF.items()
-                             if re.search(r"\d+kvs_cuda_" + rule, name)), REGISTERS_MAX[kind])
+                             if re.search(DENSE % rule, name)), REGISTERS_MAX[kind])
                 if name.endswith("sm_75"):  # it holds 1024 threads at most: 64 fill it
                     most = max(most, 64)
                 self.assertLessEqual(used, most, name)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST at a server on the CUDA backend and at one on the CPU: the same weights, to the bit.
+"""Fashion-MNIST at a server on the CUDA backend and at one on the CPU: equal weights, to the bit.
 
 usage: fashion_mnist_test.py FASHION_MNIST KVSTORED
 """

@@ -2,13 +2,14 @@
 # Runs a program that has a planted fault with seed after seed, until one is red and says why.
 #   caught.sh SEEDS PROGRAM [ARGUMENT ...]
 set -uo pipefail
+evidence='^cudasim:|  ERROR  |^seed [0-9]+ failed:|Sanitizer:'
 seeds=$1
 shift
 for ((seed = 1; seed <= seeds; seed++)); do
     if said=$(CUDASIM_SEED=$seed "$@" 2>&1); then
         continue
     fi
-    if printf '%s\n' "$said" | grep -m 3 -E '^cudasim:|  ERROR  |^seed [0-9]+ failed:|Sanitizer:'; then
+    if printf '%s\n' "$said" | grep -m 3 -E "$evidence"; then
         echo "seed $seed found the planted fault"
         exit 0
     fi

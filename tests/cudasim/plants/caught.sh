@@ -2,7 +2,7 @@
 # Runs a program that has a planted fault with seed after seed, until one is red and says why.
 #   caught.sh SEEDS PROGRAM [ARGUMENT ...]
 set -uo pipefail
-evidence='^cudasim:|  ERROR  |^seed [0-9]+ failed:|Sanitizer:'
+evidence='^cudasim:|  ERROR  |^seed [0-9]+ failed:|Sanitizer:|runtime error:'
 seeds=$1
 shift
 for ((seed = 1; seed <= seeds; seed++)); do

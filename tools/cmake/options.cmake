@@ -63,7 +63,7 @@ endfunction()
 
 # tests_unit, tests_sim, ...: the programs of one label, so that a preset builds what it runs:
 # those of kvs_test() with the label, and every program in the folders below tests/<label>.
-set(KVS_TEST_LABELS unit contract sim e2e cudasim fuzz house gpu)
+set(KVS_TEST_LABELS unit contract sim e2e cuda fuzz house gpu)
 foreach(label ${KVS_TEST_LABELS})
   add_custom_target(tests_${label})
 endforeach()

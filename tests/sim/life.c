@@ -52,6 +52,18 @@ static void close_backend(kvs_backend *backend)
 
 static kvs_backend_table counting_table;
 
+/* Does the backend compute norms? */
+static bool measures(kvs_backend *backend)
+{
+    kvs_stream *stream = NULL;
+    if (backend->table->open_stream(backend, &stream) != KVS_OK) {
+        return false;
+    }
+    kvs_status status = backend->table->measure(stream, NULL, 0);
+    backend->table->close_stream(backend, stream);
+    return status == KVS_OK;
+}
+
 static bool open_backend(sim *world)
 {
     kvs_problem problem;
@@ -69,6 +81,9 @@ static bool open_backend(sim *world)
     world->backend.table = &counting_table;
     if (!world->backend.rows) {
         world->plan.sparse = 0;
+    }
+    if (world->plan.norms != 0 && !measures(world->inner)) {
+        world->plan.norms = 0;
     }
     return true;
 }

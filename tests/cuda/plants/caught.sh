@@ -3,10 +3,11 @@
 #   caught.sh SEEDS PROGRAM [ARGUMENT ...]
 set -uo pipefail
 evidence='^cudasim:|  ERROR  |^seed [0-9]+ failed:|Sanitizer:|runtime error:'
+SECONDS_MAX=15 # a kernel that reads what is not there may go on for ever
 seeds=$1
 shift
 for ((seed = 1; seed <= seeds; seed++)); do
-    if said=$(CUDASIM_SEED=$seed "$@" 2>&1); then
+    if said=$(CUDASIM_SEED=$seed timeout "$SECONDS_MAX" "$@" 2>&1); then
         continue
     fi
     if printf '%s\n' "$said" | grep -m 3 -E "$evidence"; then

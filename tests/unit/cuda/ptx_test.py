@@ -91,7 +91,7 @@ class Ptx(unittest.TestCase):
             self.assertEqual({"kvs_cuda_move_kernel": cards, "kvs_cuda_cast_kernel": cards,
                               "kvs_cuda_row_kernel": cards,
                               "kvs_cuda_measure_kernel": 2 * measures * cards,
-                              # dense, and with a map
+                              # Dense, and with a map.
                               "kvs_cuda_update_kernelIf": 2 * len(rules()) * cards,
                               "kvs_cuda_update_kernelId": 2 * len(rules()) * cards},
                              {kind: len(texts) for kind, texts in found.items()})
@@ -110,14 +110,29 @@ class Ptx(unittest.TestCase):
             self.assertNotIn(".ftz", whole)
 
     def test_elements_move_in_words_of_16_bytes(self):
-        wide = {"kvs_cuda_move_kernel": r"v4\.[uf]32", "kvs_cuda_row_kernel": r"v4\.[uf]32",
-                "kvs_cuda_update_kernelIf": r"v4\.[uf]32",
-                "kvs_cuda_update_kernelId": r"v2\.[uf]64"}
-        for kind, word in wide.items():
-            for name, text in self.ptx[kind].items():
-                if "sgld" not in name:  # it goes element by element: its noise needs registers
-                    self.assertRegex(text, r"ld\.global\." + word, name)
-                    self.assertRegex(text, r"st\.global\." + word, name)
+        (move,) = self.ptx["kvs_cuda_move_kernel"].values()
+        # A load and a store for each copy, two and one for each of five sums, a store of zeros.
+        self.assertEqual([11, 7], words_of_16_bytes(move))
+        (row,) = self.ptx["kvs_cuda_row_kernel"].values()
+        for count in words_of_16_bytes(row):
+            self.assertGreater(count, 0)
+
+    def test_a_rule_moves_weight_gradient_and_states_in_words_of_16_bytes(self):
+        for kind, real in (("kvs_cuda_update_kernelIf", "f32"),
+                           ("kvs_cuda_update_kernelId", "f64")):
+            for step, states in rules().items():
+                if step == "sgld":  # it goes element by element: its noise needs registers
+                    continue
+                texts = [text for name, text in self.ptx[kind].items()
+                         if re.search(rf"\d+kvs_cuda_{step}_{real}\d", name)]
+                self.assertEqual(2, len(texts), step)
+                for text in texts:
+                    loads, stores = words_of_16_bytes(text)
+                    # Each once, or as often as the loop is unrolled or has kinds of gradients.
+                    with self.subTest(step + " " + real):
+                        self.assertGreater(stores, 0)
+                        self.assertEqual(0, stores % (1 + states), stores)
+                        self.assertGreaterEqual(loads, 1 + states)
 
     def test_nothing_is_spilled_and_registers_leave_room_for_blocks(self):
         for kind, texts in self.words.items():

@@ -45,24 +45,25 @@ static void free_memory(kvs_backend *backend, kvs_memory *memory)
     world->inner->table->free(world->inner, memory);
 }
 
+static kvs_status alloc_host(kvs_backend *backend, kvs_memory *memory)
+{
+    kvs_backend *inner = world_of(backend)->inner;
+    return inner->table->alloc_host(inner, memory);
+}
+
+/* Of several devices there is one. */
+static kvs_backend *place(kvs_backend *backend, uint32_t shard)
+{
+    (void)shard;
+    return backend;
+}
+
 static void close_backend(kvs_backend *backend)
 {
     (void)backend;
 }
 
 static kvs_backend_table counting_table;
-
-/* Does the backend compute norms? */
-static bool measures(kvs_backend *backend)
-{
-    kvs_stream *stream = NULL;
-    if (backend->table->open_stream(backend, &stream) != KVS_OK) {
-        return false;
-    }
-    kvs_status status = backend->table->measure(stream, NULL, 0);
-    backend->table->close_stream(backend, stream);
-    return status == KVS_OK;
-}
 
 static bool open_backend(sim *world)
 {
@@ -76,15 +77,11 @@ static bool open_backend(sim *world)
     counting_table.close_stream = close_stream;
     counting_table.alloc = alloc_memory;
     counting_table.free = free_memory;
+    counting_table.alloc_host = alloc_host;
+    counting_table.place = place;
     counting_table.close = close_backend;
     world->backend = *world->inner;
     world->backend.table = &counting_table;
-    if (!world->backend.rows) {
-        world->plan.sparse = 0;
-    }
-    if (world->plan.norms != 0 && !measures(world->inner)) {
-        world->plan.norms = 0;
-    }
     return true;
 }
 

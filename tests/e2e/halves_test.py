@@ -131,7 +131,7 @@ class Halves(Case):
         self.party.put("brain", BF16, encode(BF16, array))
         reply = self.party.rest.get(self.party.path("brain") + "?format=npy")
         self.assertEqual((reply.status, reply.reason), (406, "NOT_ACCEPTABLE"))
-        self.assertIn("format=raw", reply.json["detail"])
+        self.assertIn("format=safetensors or raw", reply.json["detail"])
         file = io.BytesIO()
         numpy.save(file, numpy.zeros(3, dtype="V2"))
         reply = self.party.rest.put(self.party.path("void"), file.getvalue())

@@ -186,7 +186,7 @@ static void measure_row(kvs_stream *stream, kvs_cuda_measure<Real> *row,
     row->weight_dtype = item->master != NULL ? KVS_F32 : item->dtype;
     row->weight =
         part_of(item->master != NULL ? item->master : item->weight, first, end, row->weight_dtype);
-    for (unsigned i = 0; i < kvs_measure_states(item->measure); i++) {
+    for (unsigned i = 0; i < kvs_measure_form_of(item->measure).states; i++) {
         row->state[i] = (const Real *)part_of(item->state[i], first, end, wide);
     }
     row->dtype = item->dtype;
@@ -238,7 +238,7 @@ static kvs_status add_piece(kvs_stream *stream, const kvs_measure_item *item, ui
 {
     kvs_cuda_measured measured;
     measured.sums = item->sums;
-    measured.count = kvs_measure_sums(item->measure);
+    measured.count = kvs_measure_form_of(item->measure).sums;
     measured.blocks = (uint32_t)((elements + KVS_MEASURE_BLOCK - 1) / KVS_MEASURE_BLOCK);
     if (stream->measured_count == KVS_CUDA_MEASURED_MAX ||
         stream->partials + measured.count * measured.blocks > KVS_CUDA_PARTIALS_MAX) {
@@ -273,7 +273,7 @@ kvs_status kvs_cuda_stream_measure(kvs_stream *stream, const kvs_measure_item *i
         }
     }
     for (size_t i = 0; i < count; i++) {
-        for (unsigned k = 0; k < kvs_measure_sums(items[i].measure); k++) {
+        for (unsigned k = 0; k < kvs_measure_form_of(items[i].measure).sums; k++) {
             items[i].sums[k] = 0;
         }
         for (uint64_t first = 0; first < items[i].elements; first += piece) {

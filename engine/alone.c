@@ -133,7 +133,6 @@ static void begin(kvs_shard *shard, kvs_part *part, kvs_op *op)
     kvs_status status = op->status;
     round->pusher = op->session;
     round->next_rank = op->rank;
-    count_turns(part, op->rank, 1);
     if (op->kind == KVS_OP_TORN) {
         status = KVS_FENCED;
         atomic_fetch_add_explicit(&shard->torn, 1, memory_order_relaxed);
@@ -155,14 +154,31 @@ static kvs_status apply(kvs_shard *shard, kvs_part *part)
     if (part->binding == NULL) {
         return KVS_OPTIMIZER_NOT_SET;
     }
-    return kvs_part_is_sparse(part) ? kvs_rows_update(shard, part)
-                                    : kvs_update_apply(shard, part, part->accumulator, NULL);
+    if (kvs_part_is_sparse(part)) {
+        return kvs_rows_update(shard, part);
+    }
+    /* The rule may be another than that which has measured: its states are taken now. */
+    KVS_TRY(kvs_update_prepare(shard, part, false));
+    return kvs_update_apply(shard, part, part->accumulator, NULL);
+}
+
+/* Counted at its end: what is under way is so at all parts of the key, when a rule comes. */
+static void count_turn(kvs_part *part)
+{
+    const kvs_round *round = &part->round;
+    kvs_norms_part *record = kvs_norms_of(part);
+    if (!round->ahead) {
+        count_turns(part, round->next_rank, 1);
+    } else if (record != NULL) {
+        record->ahead[round->next_rank]--;
+    }
 }
 
 /* The end of a turn: `status` is that of the whole key. */
 static void finish(kvs_shard *shard, kvs_part *part, kvs_status status)
 {
     kvs_op *op = kvs_op_shift(&part->summed);
+    count_turn(part);
     kvs_batch_touch(&shard->batch, part);
     if (status == KVS_OK) {
         status = apply(shard, part);
@@ -227,7 +243,7 @@ static void take_all_behind(kvs_shard *shard, kvs_part *part)
 static void begin_ahead(kvs_part *part, kvs_norms_part *record)
 {
     kvs_round *round = &part->round;
-    record->ahead[record->next_rank]--;
+    round->ahead = true;
     round->pusher = record->next_push;
     round->next_rank = record->next_rank;
     round->terms = 0;

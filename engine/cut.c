@@ -117,6 +117,10 @@ void kvs_cut_acted(kvs_action *action, kvs_status computed, uint64_t now_ns)
 
 static void give_rule(kvs_shard *shard, kvs_part *part, kvs_binding *binding)
 {
+    if (part->binding != NULL && binding != NULL &&
+        kvs_optimizer_equal(part->binding->optimizer, binding->optimizer)) {
+        return; /* what the part measures by it goes on */
+    }
     bool keeps = part->binding != NULL && binding != NULL &&
                  kvs_optimizer_keeps_states(part->binding->optimizer, binding->optimizer);
     kvs_batch_touch(&shard->batch, part);

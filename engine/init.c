@@ -223,6 +223,18 @@ static bool same_key(const kvs_key *a, const kvs_key *b)
            kvs_shape_equal(&a->shape, &b->shape);
 }
 
+static kvs_status make_key(const kvs_store *store, const kvs_part_header *header,
+                           const kvs_shape *shape, kvs_key **out)
+{
+    KVS_TRY(kvs_key_make(header->key, header->key_bytes, header->dtype, header->storage, shape,
+                         store->engine->part_elements, store->num_workers, out));
+    kvs_status status = store->kind == KVS_ASYNC ? kvs_key_count_turns(*out) : KVS_OK;
+    if (status != KVS_OK) {
+        kvs_key_free(*out);
+    }
+    return status;
+}
+
 /* The place of a key in this init, made at its first part. */
 static kvs_status get_pending(kvs_init *init, const kvs_part_header *header, const kvs_shape *shape,
                               uint64_t elements, pending_key **out, kvs_problem *problem)
@@ -252,9 +264,7 @@ static kvs_status get_pending(kvs_init *init, const kvs_part_header *header, con
         return kvs_problem_set(problem, KVS_OVER_BUDGET, "%" PRIu64 " bytes are more than %" PRIu64,
                                bytes, budget->bytes_max);
     }
-    if (there == NULL &&
-        kvs_key_make(header->key, header->key_bytes, header->dtype, header->storage, shape,
-                     store->engine->part_elements, store->num_workers, &key) != KVS_OK) {
+    if (there == NULL && make_key(store, header, shape, &key) != KVS_OK) {
         return kvs_problem_set(problem, KVS_NO_MEMORY, "nothing was initialised");
     }
     init->places[find_place(init, header->key, header->key_bytes)] = (uint32_t)init->count + 1;

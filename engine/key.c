@@ -73,9 +73,7 @@ kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype, 
     key->parts = calloc(key->part_count, sizeof *key->parts);
     key->arrived = calloc(key->part_count * words, sizeof *key->arrived);
     key->num_workers = num_workers;
-    bool counted = key->part_count > 1 && num_workers > 1;
-    key->turns = counted ? calloc(key->part_count * num_workers, sizeof *key->turns) : NULL;
-    if (key->parts == NULL || key->arrived == NULL || (counted && key->turns == NULL)) {
+    if (key->parts == NULL || key->arrived == NULL) {
         kvs_key_free(key);
         return KVS_NO_MEMORY;
     }
@@ -86,9 +84,23 @@ kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype, 
         part->index = i;
         part->elements = left < part_elements ? left : part_elements;
         part->round.arrived = key->arrived + i * words;
-        part->turns = counted ? key->turns + i * num_workers : NULL;
     }
     *out = key;
+    return KVS_OK;
+}
+
+kvs_status kvs_key_count_turns(kvs_key *key)
+{
+    if (key->part_count == 1 || key->num_workers == 1) {
+        return KVS_OK;
+    }
+    key->turns = calloc(key->part_count * key->num_workers, sizeof *key->turns);
+    if (key->turns == NULL) {
+        return KVS_NO_MEMORY;
+    }
+    for (uint64_t i = 0; i < key->part_count; i++) {
+        key->parts[i].turns = key->turns + i * key->num_workers;
+    }
     return KVS_OK;
 }
 

@@ -21,7 +21,7 @@ struct kvs_key {
     uint64_t part_count;
     kvs_part *parts;
     uint64_t *arrived; /* the bits of all parts' rounds */
-    uint64_t *turns;   /* of several parts: what part->turns of all of them are */
+    uint64_t *turns;   /* what part->turns of all of them are; NULL: not counted */
     uint32_t num_workers;
     uint8_t packed_shape[KVS_DIMENSIONS_MAX * 10];
     uint32_t packed_shape_bytes;
@@ -40,6 +40,9 @@ typedef struct kvs_key_table {
 kvs_status kvs_key_make(const char *name, uint32_t name_bytes, kvs_dtype dtype, kvs_storage storage,
                         const kvs_shape *shape, uint64_t part_elements, uint32_t num_workers,
                         kvs_key **out) KVS_MUST_CHECK;
+/* Of an asynchronous store: how many pushes of each rank each part has had, should it matter: there
+ * are several of both. KVS_NO_MEMORY */
+kvs_status kvs_key_count_turns(kvs_key *key) KVS_MUST_CHECK;
 void kvs_key_free(kvs_key *key); /* gives the parts' buffers back; accepts NULL */
 
 uint64_t kvs_key_hash(const char *name, size_t name_bytes);

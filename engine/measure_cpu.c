@@ -21,7 +21,7 @@ static kvs_cpu_run run_of(const kvs_measure_item *item, size_t first, size_t ele
 {
     size_t bytes = item->dtype == KVS_F64 ? sizeof(double) : sizeof(float);
     kvs_cpu_run run = {.scalars = &item->scalars, .elements = elements};
-    for (unsigned i = 0; i < kvs_measure_states(item->measure); i++) {
+    for (unsigned i = 0; i < kvs_measure_form_of(item->measure).states; i++) {
         check_room(item->state[i], item->elements, bytes);
         /* The cast: a run may write to its states; a measure does not. */
         run.state[i] = (void *)at(item->state[i], first, bytes);
@@ -61,7 +61,7 @@ void kvs_measure_cpu(const kvs_cpu_kernels *kernels, const kvs_measure_item *ite
 {
     bool halves = kernels->widen[item->dtype] != NULL;
     size_t step = halves ? PIECE_ELEMENTS : KVS_MEASURE_BLOCK;
-    unsigned sums = kvs_measure_sums(item->measure);
+    unsigned sums = kvs_measure_form_of(item->measure).sums;
     kvs_cpu_lanes lanes = {0};
     check_room(item->weight, item->elements, kvs_dtype_bytes(item->dtype));
     check_room(item->accumulator, item->elements, kvs_dtype_bytes(item->dtype));

@@ -36,7 +36,7 @@ kvs_norms *kvs_norms_make(kvs_binding *binding, kvs_key *key)
     norms->measure_count =
         kvs_optimizer_measures(binding->optimizer, binding->multipliers, norms->measures);
     for (unsigned i = 0; i < norms->measure_count; i++) {
-        norms->whole = norms->whole || kvs_measure_weighs(norms->measures[i]);
+        norms->whole = norms->whole || kvs_measure_form_of(norms->measures[i]).weight;
     }
     norms->part_count = key->part_count;
     atomic_init(&norms->awaited, key->part_count);
@@ -222,8 +222,9 @@ static void go(kvs_norms_part *record, uint64_t now_ns)
     kvs_part *part = record->part;
     kvs_shard *shard = part->shard;
     const kvs_norms *norms = record->norms;
-    /* Another rule, value or state has come at a cut meanwhile: the part has begun again. */
-    if (shard->closing || !part->round.closing || part->round.measured != norms) {
+    /* Another rule, value or state has come at a cut meanwhile: the part begins again. */
+    if (shard->closing || !part->round.closing || part->round.measured != norms ||
+        kvs_norms_of(part) != record) {
         return;
     }
     if (norms->turn == KVS_TURN_UPDATE && ++record->stage < norms->measure_count) {
@@ -266,7 +267,7 @@ void kvs_norms_thaw(kvs_shard *shard, uint64_t now_ns)
     }
 }
 
-/* ------------------------------------------------------------------ after a rule without norms */
+/* ------------------------------------------------------------------ when a rule comes */
 
 static void compare(kvs_norms_part *record)
 {
@@ -278,10 +279,10 @@ static void compare(kvs_norms_part *record)
     record->compared = true;
 }
 
-void kvs_norms_bind(kvs_shard *shard, kvs_part *part, const kvs_norms *before)
+void kvs_norms_bind(kvs_shard *shard, kvs_part *part)
 {
     kvs_norms_part *record = kvs_norms_of(part);
-    if (record == NULL || before != NULL || part->turns == NULL) {
+    if (record == NULL || part->turns == NULL) {
         return;
     }
     if (part->index == 0) {

@@ -31,8 +31,7 @@ typedef struct kvs_norms_part {
     uint32_t culprits[KVS_CULPRITS_MAX];
     double sums[KVS_MEASURE_SUMS_MAX];
     unsigned stage; /* HOLDER: measures that are done */
-    /* Asynchronous, after a rule without norms: what is different from the first part
-     * (kvs_norms_bind). */
+    /* Asynchronous: what is different from the first part (kvs_norms_bind). */
     kvs_task begin;
     bool begin_due;  /* HOLDER of the first part: the others are to be told */
     bool first_told; /* HOLDER: what the first part has had is known */
@@ -91,11 +90,11 @@ void kvs_norms_report(kvs_shard *shard, kvs_part *part, kvs_turn turn, kvs_statu
 /* HOLDER, at the end of a turn, after the sync: makes the reports that are due. */
 void kvs_norms_send_reports(kvs_shard *shard, uint64_t now_ns);
 
-/* HOLDER of a part of an asynchronous store that has just been given this rule, after `before` (may
- * be NULL). Without norms, parts have had the pushes of several workers in orders of their own: one
- * that the first part has had before the rule, and this one has not, is refused when it comes, and
- * one that this part alone has had fails where the first part has its turn. */
-void kvs_norms_bind(kvs_shard *shard, kvs_part *part, const kvs_norms *before);
+/* HOLDER of a part of an asynchronous store that has just been given its rule. Without norms, parts
+ * have had the pushes of several workers in orders of their own: one that the first part has had
+ * before the rule, and this one has not, is refused when it comes, and one that this part alone has
+ * had fails where the first part has its turn. */
+void kvs_norms_bind(kvs_shard *shard, kvs_part *part);
 
 /* HOLDER. What was told while versions stood still. */
 void kvs_norms_thaw(kvs_shard *shard, uint64_t now_ns);

@@ -114,11 +114,10 @@ void kvs_part_forget_pulls(kvs_shard *shard, kvs_part *part)
 
 void kvs_part_bind(kvs_shard *shard, kvs_part *part, kvs_binding *binding)
 {
-    const kvs_norms *before = part->binding == NULL ? NULL : part->binding->norms;
     kvs_binding_unref(part->binding);
     part->binding = kvs_binding_take(binding);
     if (shard->store->kind == KVS_ASYNC) {
-        kvs_norms_bind(shard, part, before);
+        kvs_norms_bind(shard, part);
     }
     shard->review_due = shard->review_due || part->round.closing || part->later.first != NULL;
 }

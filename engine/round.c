@@ -113,7 +113,7 @@ void kvs_round_reset(kvs_shard *shard, kvs_part *part)
     round->terms = 0;
     round->failed = false;
     round->culprit_count = 0;
-    round->closing = round->gathered = false;
+    round->closing = round->gathered = round->ahead = false;
     round->measured = NULL;
     kvs_norms_part *norms = kvs_norms_of(part);
     if (norms != NULL) {

@@ -170,37 +170,22 @@ KVS_HOST_DEVICE unsigned kvs_rule_states(int rule)
     return states;
 }
 
-/* How many sums a measure has. */
-KVS_HOST_DEVICE unsigned kvs_measure_sums(int measure)
-{
-    unsigned sums = 0;
-#define KVS_MEASURE_SUMS(name, terms, count, weight, states)                                       \
-    sums = measure == KVS_MEASURE_##name ? (count) : sums;
-    KVS_MEASURES(KVS_MEASURE_SUMS)
-#undef KVS_MEASURE_SUMS
-    return sums;
-}
+/* What a measure has: so many sums, and what it reads: the weight (1) or not, the first states. */
+typedef struct kvs_measure_form {
+    unsigned sums, weight, states;
+} kvs_measure_form;
 
-/* 1 where it reads the weight. */
-KVS_HOST_DEVICE unsigned kvs_measure_weighs(int measure)
+KVS_HOST_DEVICE kvs_measure_form kvs_measure_form_of(int measure)
 {
-    unsigned weighs = 0;
-#define KVS_MEASURE_WEIGHS(name, terms, sums, weight, states)                                      \
-    weighs = measure == KVS_MEASURE_##name ? (weight) : weighs;
-    KVS_MEASURES(KVS_MEASURE_WEIGHS)
-#undef KVS_MEASURE_WEIGHS
-    return weighs;
-}
-
-/* How many states it reads, from the first on. */
-KVS_HOST_DEVICE unsigned kvs_measure_states(int measure)
-{
-    unsigned count = 0;
-#define KVS_MEASURE_STATES(name, terms, sums, weight, states)                                      \
-    count = measure == KVS_MEASURE_##name ? (states) : count;
-    KVS_MEASURES(KVS_MEASURE_STATES)
-#undef KVS_MEASURE_STATES
-    return count;
+    kvs_measure_form form = {0, 0, 0};
+#define KVS_MEASURE_FORM(name, terms, sums, weight, states)                                        \
+    if (measure == KVS_MEASURE_##name) {                                                           \
+        kvs_measure_form is = {sums, weight, states};                                              \
+        form = is;                                                                                 \
+    }
+    KVS_MEASURES(KVS_MEASURE_FORM)
+#undef KVS_MEASURE_FORM
+    return form;
 }
 
 /* The sum of a block from its lanes. */

@@ -51,6 +51,7 @@ typedef struct kvs_round {
     const struct kvs_norms *measured; /* whom the part has told */
     const kvs_session *pusher;        /* asynchronous: whose push it is */
     bool gathered;                    /* asynchronous: it is with the part, which has told nobody */
+    bool ahead;                       /* asynchronous: the part has had it before the rule */
 } kvs_round;
 
 static inline bool kvs_round_has(const kvs_round *round, uint32_t rank)

@@ -39,6 +39,10 @@ void kvs_read_act(kvs_cut *cut, kvs_part *part, kvs_shard *shard)
             cut->buffers[index] = kvs_buffer_take(part->value);
             status = kvs_batch_download(&shard->batch, part->value);
         }
+        if (status != KVS_OK && cut->encoded[index] != NULL) { /* there is nothing to encode */
+            kvs_batch_release(&shard->batch, cut->encoded[index]);
+            cut->encoded[index] = NULL;
+        }
     } else if (rows_of(&cut->rows, index) > 0) {
         kvs_rows_wish wish = {.list = cut->rows.rows + cut->rows.starts[index],
                               .count = rows_of(&cut->rows, index),

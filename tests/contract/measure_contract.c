@@ -94,7 +94,7 @@ static void run(kvs_contract_side *side, const measure_case *one, double *sums)
     if (one->measure != KVS_MEASURE_GRADIENT) {
         *(one->has_master ? &item.master : &item.weight) = &memory[0];
     }
-    for (unsigned i = 0; i < kvs_measure_states(one->measure); i++) {
+    for (unsigned i = 0; i < kvs_measure_form_of(one->measure).states; i++) {
         item.state[i] = &memory[2 + i];
     }
     kvs_status status = side->backend->table->measure(side->stream, &item, 1);
@@ -157,13 +157,13 @@ static void sums_are_those_of_the_oracle_and_have_one_set_of_bits(void **state)
             }
         }
         for (unsigned k = 0; k < KVS_MEASURE_SUMS_MAX; k++) {
-            bool there = k < kvs_measure_sums(one.measure);
+            bool there = k < kvs_measure_form_of(one.measure).sums;
             if (there ? fabs(got[0][k] - wanted[k]) > 1e-5 * wanted[k] : !isnan(got[0][k])) {
                 fail_msg("measure %d of %s, %zu elements: sum %u is %.17g, not %.17g", one.measure,
                          kvs_dtype_name(one.dtype), (size_t)one.elements, k, got[0][k], wanted[k]);
             }
         }
-        assert_memory_equal(got[0], got[1], kvs_measure_sums(one.measure) * sizeof(double));
+        assert_memory_equal(got[0], got[1], kvs_measure_form_of(one.measure).sums * sizeof(double));
         free_case(&one);
     }
 }

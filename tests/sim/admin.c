@@ -145,9 +145,21 @@ static void set_rule(sim *world, int rate)
     kvs_optimizer_unref(optimizer);
 }
 
+static void run_late_rule(sim *world, void *context, uint64_t number);
+
+/* Another rule with norms and the same effect, before all parts may have taken the first. */
+static void run_other_norms(sim *world, void *context, uint64_t number)
+{
+    world->other_norms = true;
+    run_late_rule(world, context, number);
+}
+
 static void run_late_rule(sim *world, void *context, uint64_t number)
 {
     (void)context;
+    if (world->plan.late_optimizer && world->plan.norms != 0 && !world->other_norms) {
+        sim_after(world, sim_below(world, 4 * world->plan.delay_ns), run_other_norms, NULL, number);
+    }
     if (!world->deleted) {
         world->rule = (uint32_t)number;
         set_rule(world, (int)number);

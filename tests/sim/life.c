@@ -191,7 +191,9 @@ kvs_optimizer *sim_life_rule(sim *world, int rate)
     kvs_optimizer *optimizer = NULL;
     kvs_problem problem;
     /* A clip that never takes effect: the values are those of a rule without norms. */
-    const char *clip = (world->plan.norms >> (rate - 1) & 1) != 0 ? ",\"clip_norm\":1e30" : "";
+    bool norms = (world->plan.norms >> (rate - 1) & 1) != 0;
+    const char *other = world->other_norms ? ",\"clip_norm\":2e30" : ",\"clip_norm\":1e30";
+    const char *clip = norms ? other : "";
     (void)snprintf(json, sizeof(json), "{\"name\":\"sgd\",\"learning_rate\":%d,\"wd\":0%s}", rate,
                    clip);
     if (kvs_optimizer_parse(json, strlen(json), &optimizer, &problem) != KVS_OK) {

@@ -112,6 +112,7 @@ struct sim {
     kvs_backend backend;
     uint64_t memory_live, frames_live, waiters_live;
     uint32_t assigned, rule; /* how many assignments; which rule: 1 or 2 */
+    bool other_norms;        /* a late rule has been set once more, with other numbers */
     bool somebody_gone;
     kvs_engine *engine;
     kvs_store *store;

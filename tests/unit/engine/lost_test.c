@@ -1,6 +1,7 @@
 /* A backend that fails: what waits is refused, what is saved is not what it left behind, and no
  * room for a download is a refusal of that pull alone. */
 #include "engine/backend_cpu.h"
+#include "engine/cut.h"
 #include "engine/states.h"
 #include "tests/support/engine_fixture.h"
 
@@ -20,7 +21,8 @@ static struct {
     kvs_backend_table table;
     const kvs_backend_table *cpu;
     bool loses;   /* the next sync */
-    bool no_host; /* there is no room to download to */
+    bool no_host; /* there is no room to download to, */
+    int rooms;    /* but for so many */
 } faulty;
 
 static kvs_status faulty_sync(kvs_stream *stream)
@@ -34,7 +36,12 @@ static kvs_status faulty_sync(kvs_stream *stream)
 
 static kvs_status faulty_alloc_host(kvs_backend *backend, kvs_memory *memory)
 {
-    return faulty.no_host ? KVS_NO_MEMORY : faulty.cpu->alloc_host(backend, memory);
+    if (faulty.no_host && faulty.rooms-- <= 0) {
+        memory->host = NULL; /* as a device has it */
+        return KVS_NO_MEMORY;
+    }
+    memory->host = memory->data;
+    return faulty.cpu->alloc_host(backend, memory);
 }
 
 /* A store of two workers, and a key of two parts. */
@@ -155,6 +162,13 @@ static void no_room_for_a_download_refuses_that_pull_alone(void **state)
     kvs_store_capture(f.store, true, &capture, &wait.waiter, f.now_ns);
     assert_int_equal(wait.problem.status, KVS_NO_MEMORY);
     assert_null(capture);
+    /* There is room for the encoding, and none for what it is of. */
+    const kvs_read_wish halves = {.codec = KVS_CODEC_F16};
+    faulty.rooms = 1;
+    fixture_wait_begin(&wait, 0);
+    kvs_key_read(f.store, kvs_key_table_find(&f.store->keys, "w", 1), &halves, &snapshot,
+                 &wait.waiter, f.now_ns);
+    assert_int_equal(wait.problem.status, KVS_NO_MEMORY);
     faulty.no_host = false;
     uint64_t first = fixture_push(f.workers[0], "w", ones, 8, 0, false);
     (void)fixture_push(f.workers[1], "w", ones, 8, 0, true);

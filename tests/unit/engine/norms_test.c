@@ -293,7 +293,9 @@ static void a_rule_without_norms_ends_the_wait(void **state)
         fill(w, 0);
         fixture_push_at(f.workers[0], "w", g, 16, 1, 0, false);
         assert_int_equal(fixture_status(f.workers[0], 1), KVS_STATUS_COUNT);
-        fixture_optimizer(&f, "{\"name\": \"sgd\", \"learning_rate\": 1, \"wd\": 0}");
+        /* With a state that the other rule did not have: its first step is that of sgd. */
+        fixture_optimizer(&f, "{\"name\": \"nag\", \"learning_rate\": 0.5, \"wd\": 0, "
+                              "\"momentum\": 1}");
         assert_int_equal(fixture_status(f.workers[0], 1), KVS_OK);
         fixture_push_tail(f.workers[0], "w", g, ELEMENTS, 16, 2, 0);
         (void)fixture_pull(f.workers[0], "w", 0);

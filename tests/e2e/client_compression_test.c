@@ -1,5 +1,5 @@
 /* Gradient compression and half floats, as a user of the library sees them. */
-#include "tests/e2e/client_server.h"
+#include "tests/e2e/client_store.h"
 
 #include <kvstore/kvstore.h>
 #include <math.h>
@@ -31,24 +31,6 @@ static int teardown(void **state)
 {
     (void)state;
     return kvs_test_server_close(server);
-}
-
-static void ok(kv_store *kv, kv_status status)
-{
-    if (status != 0) {
-        fail_msg("%s: %s", kv_status_reason(status), kv_last_error(kv));
-    }
-}
-
-static kv_store *open_store(const char *type)
-{
-    kv_store *kv;
-    char error[256];
-    const char *address = strstr(type, "dist") != NULL ? kvs_test_server_address(server) : NULL;
-    if (kv_create(type, address, NULL, &kv, error, sizeof error) != 0) {
-        fail_msg("%s", error);
-    }
-    return kv;
 }
 
 static kv_array array(void *data, kv_dtype dtype, const uint64_t *elements)
@@ -83,7 +65,7 @@ static void check_2bit(const char *type, size_t devices)
                                        0,    -0.5f, 0, 0, 0.5f, -0.5f, 0, 0.5f};
     static const float second[SMALL] = {0.5f, -0.5f, 0.5f, -0.5f, 0.5f, -0.5f, 0, 0.5f, 0.5f,
                                         0,    -0.5f, 0,    0,     0.5f, -0.5f, 0, 0.5f};
-    kv_store *kv = open_store(type);
+    kv_store *kv = open_store(server, type);
     char name[40];
     float start[SMALL];
     float gradient[SMALL];
@@ -130,7 +112,7 @@ static void two_bits_between_device_values(void **state)
  * neither would be alone. */
 static void device_values_of_a_worker_are_added_before_they_are_encoded(void **state)
 {
-    kv_store *kv = open_store("dist_sync");
+    kv_store *kv = open_store(server, "dist_sync");
     static const uint64_t one = 1;
     float start = 0;
     float gradient = 0.3f;
@@ -151,7 +133,7 @@ static void device_values_of_a_worker_are_added_before_they_are_encoded(void **s
 static void check_bytes(const char *json, const char *name, uint64_t expected)
 {
     static const uint64_t large = LARGE;
-    kv_store *kv = open_store("dist_sync");
+    kv_store *kv = open_store(server, "dist_sync");
     float *start = calloc(LARGE, sizeof *start);
     float *got = calloc(LARGE, sizeof *got);
     kv_statistics before;
@@ -192,8 +174,8 @@ static void what_goes_over_the_wire_shrinks_as_promised(void **state)
 
 static void what_cannot_be_compressed_is_refused(void **state)
 {
-    kv_store *local = open_store("local");
-    kv_store *kv = open_store("dist_sync");
+    kv_store *local = open_store(server, "local");
+    kv_store *kv = open_store(server, "dist_sync");
     double numbers[SMALL] = {0};
     (void)state;
     assert_string_equal(
@@ -219,7 +201,7 @@ static void a_push_of_a_wrong_size_spoils_no_key(void **state)
     static const uint64_t less = SMALL - 1;
     (void)state;
     for (size_t i = 0; i < 2; i++) {
-        kv_store *kv = open_store(types[i]);
+        kv_store *kv = open_store(server, types[i]);
         kv_key key = {.name = "sized"};
         float gradient[SMALL] = {0};
         float got[SMALL];
@@ -244,7 +226,7 @@ static void a_push_of_a_wrong_size_spoils_no_key(void **state)
 static void check_halves(const char *type, kv_dtype dtype)
 {
     const uint16_t one = dtype == KV_F16 ? 0x3c00 : 0x3f80;
-    kv_store *kv = open_store(type);
+    kv_store *kv = open_store(server, type);
     char name[40];
     uint16_t start[SMALL];
     uint16_t gradient[SMALL];
@@ -286,7 +268,7 @@ static void half_floats_are_pushed_and_pulled(void **state)
 static void check_master(const char *type)
 {
     static const uint64_t one = 1;
-    kv_store *kv = open_store(type);
+    kv_store *kv = open_store(server, type);
     for (int with = 0; with < 2; with++) {
         uint16_t weight = 0x3f80; /* 1 */
         uint16_t gradient = 0x3f80;

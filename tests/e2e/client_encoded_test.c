@@ -1,6 +1,6 @@
 /* Pulls in fewer bytes, as a user of the library sees them. */
 #include "base/half.h"
-#include "tests/e2e/client_server.h"
+#include "tests/e2e/client_store.h"
 
 #include <kvstore/kvstore.h>
 #include <math.h>
@@ -34,24 +34,6 @@ static int teardown(void **state)
 {
     (void)state;
     return kvs_test_server_close(server);
-}
-
-static void ok(kv_store *kv, kv_status status)
-{
-    if (status != 0) {
-        fail_msg("%s: %s", kv_status_reason(status), kv_last_error(kv));
-    }
-}
-
-static kv_store *open_store(const char *type)
-{
-    kv_store *kv;
-    char error[256];
-    const char *address = strstr(type, "dist") != NULL ? kvs_test_server_address(server) : NULL;
-    if (kv_create(type, address, NULL, &kv, error, sizeof error) != 0) {
-        fail_msg("%s", error);
-    }
-    return kv;
 }
 
 static uint64_t received(kv_store *kv)
@@ -95,7 +77,7 @@ static const struct {
 
 static void a_pull_takes_the_bytes_that_it_promises(void **state)
 {
-    kv_store *kv = open_store("dist_sync");
+    kv_store *kv = open_store(server, "dist_sync");
     float *start = calloc(LARGE, sizeof *start);
     float *got = calloc(2 * LARGE, sizeof *got);
     kv_array value = {start, KV_F32, 1, &large};
@@ -138,7 +120,7 @@ static void rows_take_the_bytes_that_they_promise(void **state)
     static const uint64_t shape[2] = {ROWS, WIDTH};
     static int64_t got_ids[64];
     static float got[64][WIDTH];
-    kv_store *kv = open_store("dist_sync");
+    kv_store *kv = open_store(server, "dist_sync");
     float *start = calloc((size_t)ROWS * WIDTH, sizeof *start);
     int64_t ids[64];
     uint64_t count = 64;
@@ -175,7 +157,7 @@ static void rows_take_the_bytes_that_they_promise(void **state)
 static void what_is_not_f32_comes_whole(void **state)
 {
     static const uint64_t three = 3;
-    kv_store *kv = open_store("dist_sync");
+    kv_store *kv = open_store(server, "dist_sync");
     double start[3] = {1.0 / 3, 2.0 / 3, 1e100};
     double got[3] = {0};
     kv_array value = {start, KV_F64, 1, &three};
@@ -194,7 +176,7 @@ static void what_is_not_f32_comes_whole(void **state)
 static void pushes_and_pulls_are_told_apart(void **state)
 {
     static const uint64_t four = 4;
-    kv_store *kv = open_store("dist_sync");
+    kv_store *kv = open_store(server, "dist_sync");
     float start[4] = {0};
     float gradient[4] = {0.7f, -0.7f, 0.1f, 0.5f};
     static const float sent[4] = {0.5f, -0.5f, 0, 0.5f};
@@ -222,8 +204,8 @@ static void pushes_and_pulls_are_told_apart(void **state)
 
 static void what_makes_no_sense_is_refused(void **state)
 {
-    kv_store *kv = open_store("dist_sync");
-    kv_store *device = open_store("device");
+    kv_store *kv = open_store(server, "dist_sync");
+    kv_store *device = open_store(server, "device");
     static const char *const wrong[] = {"{\"pull\": true}", "{\"pull\": \"2bit\"}",
                                         "{\"pull\": \"1bit\"}", "{\"pull\": \"topk\"}"};
     (void)state;

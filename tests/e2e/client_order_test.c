@@ -1,5 +1,5 @@
 /* What the order of a store's own calls promises, under load and with little credit. */
-#include "tests/e2e/client_server.h"
+#include "tests/e2e/client_store.h"
 
 #include <kvstore/kvstore.h>
 #include <pthread.h>
@@ -29,13 +29,6 @@ static kv_store *join(const kvs_test_server *server, const char *type, const kv_
         fail_msg("%s", error);
     }
     return kv;
-}
-
-static void ok(kv_store *kv, kv_status status)
-{
-    if (status != 0) {
-        fail_msg("%s", kv_last_error(kv));
-    }
 }
 
 static void fill(float *to, uint64_t count, float value)

@@ -2,7 +2,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "tests/e2e/client_proxy.h"
-#include "tests/e2e/client_server.h"
+#include "tests/e2e/client_store.h"
 
 #include <kvstore/kvstore.h>
 #include <pthread.h>
@@ -56,13 +56,6 @@ static void end(test_fixture *fixture)
     (void)kv_close(fixture->kv);
     kvs_test_proxy_close(fixture->proxy);
     (void)kvs_test_server_close(fixture->server);
-}
-
-static void ok(kv_store *kv, kv_status status)
-{
-    if (status != 0) {
-        fail_msg("%s", kv_last_error(kv));
-    }
 }
 
 static void refused(kv_store *kv, kv_status status, const char *reason, const char *words)

@@ -1,5 +1,5 @@
 /* row_sparse values through the C client: on a local store, and at a server. */
-#include "tests/e2e/client_server.h"
+#include "tests/e2e/client_store.h"
 
 #include <kvstore/kvstore.h>
 #include <setjmp.h>
@@ -20,45 +20,12 @@ static const kv_key key = {.name = "embedding"};
 static const char *program;
 static const char *type = "local"; /* of the group that runs */
 
-typedef struct fixture {
-    kvs_test_server *server;
-    kv_store *kv;
-} fixture;
-
 static int setup(void **state)
 {
-    static fixture one;
-    char error[256];
-    one = (fixture){0};
-    const char *address = NULL;
-    if (strcmp(type, "local") != 0) {
-        const char *const arguments[] = {"--store-type", type, NULL};
-        one.server = kvs_test_server_open(program, arguments);
-        address = kvs_test_server_address(one.server);
-    }
+    static store_fixture one;
+    const char *const arguments[] = {"--store-type", type, NULL};
     *state = &one;
-    if (kv_create(type, address, NULL, &one.kv, error, sizeof error) != 0) {
-        print_error("%s\n", error);
-        return -1;
-    }
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *one = *state;
-    int failed = kv_close(one->kv);
-    if (one->server != NULL) {
-        failed |= kvs_test_server_close(one->server);
-    }
-    return failed;
-}
-
-static void ok(kv_store *kv, kv_status status)
-{
-    if (status != 0) {
-        fail_msg("%s", kv_last_error(kv));
-    }
+    return open_fixture(&one, program, type, arguments);
 }
 
 static void assert_reason(kv_status status, const char *reason)
@@ -131,21 +98,21 @@ static void assert_rows(kv_store *kv, const int64_t *asked, uint64_t asked_count
 
 static void rows_come_once_in_ascending_order(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     init_rows(one->kv, IDS(0, 4095, 4096, 9999), FILLS(1, 2, 3, 4), 4);
     assert_rows(one->kv, IDS(9999, 0, 4096, 0, 5), 5, IDS(0, 5, 4096, 9999), FILLS(1, 0, 3, 4), 4);
 }
 
 static void init_sums_repeated_rows_and_takes_any_order(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     init_rows(one->kv, IDS(8000, 7, 8000), FILLS(1, 2, 4), 3);
     PULLED(IDS(7, 8000), FILLS(2, 5));
 }
 
 static void all_rows_can_be_given_without_ids(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     float *all = malloc(sizeof(float) * ROWS * WIDTH);
     float *back = calloc(ROWS * WIDTH, sizeof(float));
     assert_non_null(all);
@@ -166,7 +133,7 @@ static void all_rows_can_be_given_without_ids(void **state)
 
 static void ids_of_any_whole_dtype_name_rows(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     init_rows(one->kv, IDS(0, 3, 100), FILLS(1, 2, 3), 3);
     kv_array lists[] = {
         {(uint8_t[]){100, 3}, KV_U8, 1, (uint64_t[]){2}},
@@ -190,7 +157,7 @@ static void ids_of_any_whole_dtype_name_rows(void **state)
 
 static void one_list_of_ids_serves_all_outs(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     init_rows(one->kv, IDS(1, 2), FILLS(1, 2), 2);
     rows got[2];
     int64_t ids[2][2];
@@ -207,7 +174,7 @@ static void one_list_of_ids_serves_all_outs(void **state)
 
 static void no_ids_give_no_rows(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     init_rows(one->kv, IDS(1), FILLS(1), 1);
     assert_rows(one->kv, IDS(0), 0, IDS(0), FILLS(0), 0);
 }
@@ -215,7 +182,7 @@ static void no_ids_give_no_rows(void **state)
 /* More ids than one request takes. */
 static void a_whole_value_can_be_asked_for_by_rows(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     static const uint64_t long_shape[] = {200000, 1};
     static float data[200000];
     static int64_t ids[200000];
@@ -242,7 +209,7 @@ static void a_whole_value_can_be_asked_for_by_rows(void **state)
 
 static void without_an_optimizer_the_rows_become_the_value(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     init_rows(one->kv, IDS(1, 5000), FILLS(1, 1), 2);
     push_rows(one->kv, IDS(5000, 9000, 5000), FILLS(2, 3, 4), 3);
     PULLED(IDS(1, 5000, 9000), FILLS(0, 6, 3));
@@ -252,7 +219,7 @@ static void without_an_optimizer_the_rows_become_the_value(void **state)
 
 static void values_of_several_devices_are_added_up(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     rows given[2];
     init_rows(one->kv, NULL, NULL, 0);
     kv_row_sparse values[] = {*fill(&given[0], IDS(9, 1), FILLS(1, 2), 2),
@@ -264,7 +231,7 @@ static void values_of_several_devices_are_added_up(void **state)
 
 static void a_dense_push_brings_all_rows(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     float *all = malloc(sizeof(float) * ROWS * WIDTH);
     assert_non_null(all);
     for (size_t i = 0; i < ROWS * WIDTH; i++) {
@@ -279,7 +246,7 @@ static void a_dense_push_brings_all_rows(void **state)
 
 static void a_lazy_rule_leaves_other_rows_alone(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     init_rows(one->kv, IDS(3, 5000), FILLS(8, 8), 2);
     ok(one->kv, kv_set_optimizer(one->kv, "{\"name\": \"sgd\", \"learning_rate\": 0.5, \"wd\": 0.5,"
                                           " \"momentum\": 0.5, \"lazy_update\": true}"));
@@ -292,7 +259,7 @@ static void a_lazy_rule_leaves_other_rows_alone(void **state)
 
 static void a_standard_rule_updates_all_rows(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     init_rows(one->kv, IDS(3, 5000), FILLS(8, 8), 2);
     ok(one->kv, kv_set_optimizer(one->kv, "{\"name\": \"sgd\", \"learning_rate\": 0.5, \"wd\": 0.5,"
                                           " \"momentum\": 0.5, \"lazy_update\": false}"));
@@ -311,7 +278,7 @@ static void a_standard_rule_updates_all_rows(void **state)
 
 static void rows_beyond_the_value_are_refused(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     rows given;
     init_rows(one->kv, IDS(1), FILLS(1), 1);
     int64_t bad[] = {ROWS, -1};
@@ -336,7 +303,7 @@ static void rows_beyond_the_value_are_refused(void **state)
 /* It would never arrive. */
 static void a_row_that_fits_no_message_is_refused(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     const uint64_t wide[] = {2, (1u << 21) + 1}; /* 8 MiB and 4 bytes a row */
     float *row = calloc(wide[1], sizeof *row);
     assert_non_null(row);
@@ -348,7 +315,7 @@ static void a_row_that_fits_no_message_is_refused(void **state)
 
 static void a_dense_key_is_not_pulled_by_rows(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     float data[4] = {1, 2, 3, 4};
     kv_array value = {data, KV_F32, 2, (uint64_t[]){2, 2}};
     ok(one->kv, kv_init(one->kv, &key, &value, 1));
@@ -364,7 +331,7 @@ static void a_dense_key_is_not_pulled_by_rows(void **state)
 
 static void a_key_has_one_storage(void **state)
 {
-    fixture *one = *state;
+    store_fixture *one = *state;
     float *all = calloc(ROWS * WIDTH, sizeof(float));
     assert_non_null(all);
     init_rows(one->kv, IDS(1), FILLS(1), 1);
@@ -413,7 +380,7 @@ static void sums_are_made_in_rank_order(void **state)
     assert_int_equal(kvs_test_server_close(server), 0);
 }
 
-#define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define EACH(test) cmocka_unit_test_setup_teardown(test, setup, close_fixture)
 #define RULES EACH(a_lazy_rule_leaves_other_rows_alone), EACH(a_standard_rule_updates_all_rows)
 #define ALL                                                                                        \
     EACH(rows_come_once_in_ascending_order), EACH(init_sums_repeated_rows_and_takes_any_order),    \

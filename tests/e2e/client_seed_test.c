@@ -1,5 +1,5 @@
 /* The examples of MXNet's KVStore page, with their numbers, on a local store and at a server. */
-#include "tests/e2e/client_server.h"
+#include "tests/e2e/client_store.h"
 
 #include <kvstore/kvstore.h>
 #include <pthread.h>
@@ -19,37 +19,11 @@ static const uint64_t shape[] = {2, 3};
 static const char *program;
 static const char *type = "local"; /* of the group that runs */
 
-typedef struct fixture {
-    kvs_test_server *server;
-    kv_store *kv;
-} fixture;
-
 static int setup(void **state)
 {
-    static fixture one;
-    char error[256];
-    one = (fixture){0};
-    const char *address = NULL;
-    if (strcmp(type, "local") != 0) {
-        one.server = kvs_test_server_open(program, NULL);
-        address = kvs_test_server_address(one.server);
-    }
+    static store_fixture one;
     *state = &one;
-    if (kv_create(type, address, NULL, &one.kv, error, sizeof error) != 0) {
-        print_error("%s\n", error);
-        return -1;
-    }
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    fixture *one = *state;
-    int failed = kv_close(one->kv);
-    if (one->server != NULL) {
-        failed |= kvs_test_server_close(one->server);
-    }
-    return failed;
+    return open_fixture(&one, program, type, NULL);
 }
 
 /* ------------------------------------------------------------------ arrays */
@@ -76,13 +50,6 @@ static void assert_all(const numbers *got, float expected)
 {
     for (int i = 0; i < ELEMENTS; i++) {
         assert_float_equal(got->at[i], expected, 0);
-    }
-}
-
-static void ok(kv_store *kv, kv_status status)
-{
-    if (status != 0) {
-        fail_msg("%s", kv_last_error(kv));
     }
 }
 
@@ -116,14 +83,14 @@ static void assert_three(kv_store *kv, float expected)
 
 static void init_of_a_single_key_is_pulled(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     assert_three(kv, 2);
 }
 
 static void init_of_a_list_of_keys_is_pulled(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_list(kv);
     numbers got[3] = {all(0), all(0), all(0)};
     kv_array outs[3] = {array(&got[0]), array(&got[1]), array(&got[2])};
@@ -136,7 +103,7 @@ static void init_of_a_list_of_keys_is_pulled(void **state)
 
 static void pull_into_several_devices_fills_each(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     numbers got[DEVICES] = {all(1), all(1), all(1), all(1)};
     kv_array outs[DEVICES];
@@ -155,7 +122,7 @@ static void pull_into_several_devices_fills_each(void **state)
 
 static void push_of_a_single_key_replaces_its_value(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     numbers eight = all(8);
     kv_array value = array(&eight);
@@ -165,7 +132,7 @@ static void push_of_a_single_key_replaces_its_value(void **state)
 
 static void push_from_four_devices_is_their_sum(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     numbers ones[DEVICES] = {all(1), all(1), all(1), all(1)};
     kv_array values[DEVICES];
@@ -179,7 +146,7 @@ static void push_from_four_devices_is_their_sum(void **state)
 
 static void push_of_a_list_of_keys_changes_each(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_list(kv);
     numbers ones = all(1);
     kv_array values[3] = {array(&ones), array(&ones), array(&ones)};
@@ -193,7 +160,7 @@ static void push_of_a_list_of_keys_changes_each(void **state)
 
 static void push_of_a_list_from_four_devices_is_pulled_into_four(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_list(kv);
     numbers ones[3][DEVICES];
     kv_array arrays[3 * DEVICES];
@@ -212,7 +179,7 @@ static void push_of_a_list_from_four_devices_is_pulled_into_four(void **state)
 
 static void a_key_that_stands_twice_in_a_push_is_summed(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     numbers ones = all(1);
     numbers fives = all(5);
@@ -226,7 +193,7 @@ static void a_key_that_stands_twice_in_a_push_is_summed(void **state)
 
 static void pushpull_without_outs_writes_the_sum_to_its_values(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     numbers ones[2] = {all(1), all(2)};
     kv_array values[2] = {array(&ones[0]), array(&ones[1])};
@@ -239,7 +206,7 @@ static void pushpull_without_outs_writes_the_sum_to_its_values(void **state)
 
 static void pushpull_with_an_optimizer_gives_the_new_weights(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     ok(kv, kv_set_optimizer(kv, "{\"name\": \"sgd\", \"learning_rate\": 0.5}"));
     numbers ones = all(1);
@@ -254,7 +221,7 @@ static void pushpull_with_an_optimizer_gives_the_new_weights(void **state)
 
 static void broadcast_is_an_init_and_a_pull(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     numbers sevens = all(7);
     numbers got[2] = {all(0), all(0)};
     kv_array value = array(&sevens);
@@ -269,7 +236,7 @@ static void broadcast_is_an_init_and_a_pull(void **state)
 
 static void type_rank_and_num_workers_are_told(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     int capable = 0;
     assert_string_equal(kv_type(kv), type);
     assert_int_equal(kv_rank(kv), 0);
@@ -283,7 +250,7 @@ static void type_rank_and_num_workers_are_told(void **state)
 
 static void optimizer_is_given_back_as_it_was_set(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     char *json = NULL;
     ok(kv, kv_get_optimizer(kv, &json));
     assert_string_equal(json, "");
@@ -302,7 +269,7 @@ static void optimizer_is_given_back_as_it_was_set(void **state)
 
 static void pull_of_an_unknown_key_is_refused(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     numbers got = all(0);
     kv_array out = array(&got);
     kv_handle *handle = NULL;
@@ -318,7 +285,7 @@ static void pull_of_an_unknown_key_is_refused(void **state)
 
 static void keys_of_two_kinds_do_not_mix(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     numbers values = all(1);
     kv_array value = array(&values);
@@ -332,7 +299,7 @@ static void keys_of_two_kinds_do_not_mix(void **state)
 
 static void names_are_keys_as_well(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     numbers values = all(1.5f);
     numbers got = all(0);
     kv_array value = array(&values);
@@ -346,7 +313,7 @@ static void names_are_keys_as_well(void **state)
 
 static void an_out_of_another_size_is_refused(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     float small[2] = {0};
     float large[8] = {0};
@@ -366,7 +333,7 @@ static void an_out_of_another_size_is_refused(void **state)
 
 static void rows_of_the_page_are_pulled(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     static const uint64_t square[] = {3, 3};
     static const uint64_t two = 2;
     float ones[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1};
@@ -450,7 +417,7 @@ static void add_twice(kv_key key, const kv_array *input, kv_array *stored, void 
 
 static void updater_is_called_once_a_key_with_the_sum(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     int calls = 0;
     init_three(kv, 4);
     ok(kv, kv_set_updater(kv, add_twice, &calls));
@@ -472,7 +439,7 @@ static void updater_is_called_once_a_key_with_the_sum(void **state)
 
 static void second_init_is_an_error_on_local(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     numbers values = all(1);
     kv_array value = array(&values);
@@ -482,7 +449,7 @@ static void second_init_is_an_error_on_local(void **state)
 
 static void equal_second_init_changes_nothing_at_a_server(void **state)
 {
-    kv_store *kv = ((fixture *)*state)->kv;
+    kv_store *kv = ((store_fixture *)*state)->kv;
     init_three(kv, 2);
     init_three(kv, 5);
     assert_three(kv, 2);
@@ -506,7 +473,7 @@ static void unknown_types_are_local(void **state)
     assert_non_null(strstr(error, "address"));
 }
 
-#define EACH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define EACH(test) cmocka_unit_test_setup_teardown(test, setup, close_fixture)
 #define BOTH                                                                                       \
     EACH(init_of_a_single_key_is_pulled), EACH(init_of_a_list_of_keys_is_pulled),                  \
         EACH(pull_into_several_devices_fills_each), EACH(push_of_a_single_key_replaces_its_value), \

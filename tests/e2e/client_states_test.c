@@ -1,5 +1,5 @@
 /* Optimizer states by the C client: local, and at a server that dies between save and load. */
-#include "tests/e2e/client_server.h"
+#include "tests/e2e/client_store.h"
 
 #include <dirent.h>
 #include <kvstore/kvstore.h>
@@ -32,13 +32,6 @@ static char *file_of(const char *name)
     static char path[128];
     (void)snprintf(path, sizeof path, "%s/%s", folder, name);
     return path;
-}
-
-static void ok(kv_store *kv, kv_status status)
-{
-    if (status != 0) {
-        fail_msg("%s", kv_last_error(kv));
-    }
 }
 
 static float *numbers(void)

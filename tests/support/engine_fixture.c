@@ -328,6 +328,31 @@ void fixture_init(fixture *f, const char *key, const float *values, uint64_t ele
     kvs_init_close(init);
 }
 
+void fixture_init_halves(fixture *f, const uint16_t *values)
+{
+    kvs_problem problem;
+    kvs_init *init = NULL;
+    fixture_wait wait;
+    uint8_t packed[16];
+    kvs_shape shape = {.rank = 1, .size = {2}};
+    kvs_span span = {.data = (const uint8_t *)values, .bytes = 4};
+    kvs_payload payload = {.spans = &span, .count = 1, .bytes = 4};
+    kvs_part_header header = {.key = "h",
+                              .key_bytes = 1,
+                              .dtype = KVS_BF16,
+                              .has_shape = true,
+                              .shape = packed,
+                              .shape_bytes = kvs_shape_pack(&shape, packed),
+                              .element_count = 2,
+                              .payload_bytes = 4};
+    KVS_CHECK(kvs_init_open(f->store, NULL, &init, &problem) == KVS_OK);
+    KVS_CHECK(kvs_init_part(init, &header, &payload, &problem) == KVS_OK);
+    fixture_wait_begin(&wait, 0);
+    kvs_init_commit(init, &wait.waiter, f->now_ns);
+    KVS_CHECK(wait.problem.status == KVS_OK);
+    kvs_init_close(init);
+}
+
 void fixture_optimizer(fixture *f, const char *json)
 {
     kvs_problem problem = {.status = KVS_OK};

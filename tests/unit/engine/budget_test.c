@@ -136,31 +136,7 @@ static void a_later_push_without_room_has_its_turn_when_it_comes(void **state)
     fixture_close(&f);
 }
 
-static void init_half(fixture *f)
-{
-    static const uint16_t values[2] = {0x3f80, 0xc000};
-    kvs_problem problem;
-    kvs_init *init = NULL;
-    fixture_wait wait;
-    uint8_t packed[16];
-    kvs_shape shape = {.rank = 1, .size = {2}};
-    kvs_span span = {.data = (const uint8_t *)values, .bytes = 4};
-    kvs_payload payload = {.spans = &span, .count = 1, .bytes = 4};
-    kvs_part_header header = {.key = "h",
-                              .key_bytes = 1,
-                              .dtype = KVS_BF16,
-                              .has_shape = true,
-                              .shape = packed,
-                              .shape_bytes = kvs_shape_pack(&shape, packed),
-                              .element_count = 2,
-                              .payload_bytes = 4};
-    assert_int_equal(kvs_init_open(f->store, NULL, &init, &problem), KVS_OK);
-    assert_int_equal(kvs_init_part(init, &header, &payload, &problem), KVS_OK);
-    fixture_wait_begin(&wait, 0);
-    kvs_init_commit(init, &wait.waiter, f->now_ns);
-    assert_int_equal(wait.problem.status, KVS_OK);
-    kvs_init_close(init);
-}
+static const uint16_t halves[2] = {0x3f80, 0xc000};
 
 static kvs_status open_states(fixture *f, kvs_states **out)
 {
@@ -183,7 +159,7 @@ static void masters_that_a_save_makes_are_charged(void **state)
     kvs_states *states = NULL;
     (void)state;
     fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 1, .part_elements = 4});
-    init_half(&f);
+    fixture_init_halves(&f, halves);
     fixture_optimizer(&f, "{\"name\":\"sgd\",\"momentum\":0.9,\"multi_precision\":true}");
     uint64_t before = used(&f);
     allow(&f, 2 * sizeof(float) - 1);

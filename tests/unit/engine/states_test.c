@@ -215,31 +215,6 @@ static void every_rule_that_is_built_goes_on(void **state)
     assert_true(built >= 30);
 }
 
-static void init_half(fixture *f, const uint16_t *values)
-{
-    kvs_problem problem;
-    kvs_init *init = NULL;
-    fixture_wait wait;
-    uint8_t packed[16];
-    kvs_shape shape = {.rank = 1, .size = {2}};
-    kvs_span span = {.data = (const uint8_t *)values, .bytes = 4};
-    kvs_payload payload = {.spans = &span, .count = 1, .bytes = 4};
-    kvs_part_header header = {.key = "h",
-                              .key_bytes = 1,
-                              .dtype = KVS_BF16,
-                              .has_shape = true,
-                              .shape = packed,
-                              .shape_bytes = kvs_shape_pack(&shape, packed),
-                              .element_count = 2,
-                              .payload_bytes = 4};
-    assert_int_equal(kvs_init_open(f->store, NULL, &init, &problem), KVS_OK);
-    assert_int_equal(kvs_init_part(init, &header, &payload, &problem), KVS_OK);
-    fixture_wait_begin(&wait, 0);
-    kvs_init_commit(init, &wait.waiter, f->now_ns);
-    assert_int_equal(wait.problem.status, KVS_OK);
-    kvs_init_close(init);
-}
-
 static void push_half(fixture *f, int rounds)
 {
     static const uint16_t gradient[2] = {0x3e9a, 0xbe12};
@@ -273,8 +248,8 @@ static void masters_are_saved_before_and_after_their_first_update(void **state)
         fixture_open(&second, &(fixture_options){.type = "dist_sync", .num_workers = 1});
         (void)fixture_join(&first, 0);
         (void)fixture_join(&second, 0);
-        init_half(&first, values);
-        init_half(&second, values);
+        fixture_init_halves(&first, values);
+        fixture_init_halves(&second, values);
         fixture_optimizer(&first, MASTERS);
         fixture_optimizer(&second, MASTERS);
         push_half(&first, before);
@@ -362,7 +337,7 @@ static void what_was_captured_stays_as_it_was(void **state)
     fixture_close(&f);
     fixture_open(&f, &(fixture_options){.type = "dist_sync", .num_workers = 1});
     (void)fixture_join(&f, 0);
-    init_half(&f, values);
+    fixture_init_halves(&f, values);
     fixture_optimizer(&f, MASTERS);
     push_half(&f, 2);
     states = hold(&f);

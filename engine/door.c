@@ -184,12 +184,19 @@ static void turn_away(const push *in, kvs_op *op)
     kvs_session_free_op(session, op);
 }
 
+static uint64_t credit_left(const kvs_session *session)
+{
+    return session->credit_used < session->credit_limit
+               ? session->credit_limit - session->credit_used
+               : 0;
+}
+
 /* Pushes that wait at the door for this one must not keep it out: the last of them give way. */
 static void make_way(const push *in)
 {
     kvs_session *session = in->session;
     uint64_t bytes = in->header->payload_bytes;
-    while (bytes > session->credit_limit - session->credit_used) {
+    while (bytes > credit_left(session)) {
         kvs_op **last = NULL;
         for (kvs_op **at = &session->deferred.first; *at != NULL; at = &(*at)->next) {
             if ((*at)->kind == KVS_OP_PUSH && (*at)->sequence > in->header->sequence &&
@@ -293,7 +300,10 @@ static void accept(const push *in, kvs_entry *entry)
         return;
     }
     make_way(in);
-    if (header->payload_bytes > session->credit_limit - session->credit_used) {
+    /* The lowest that has not ended comes in all the same: after a resume, streams may bring first
+     * what is for later rounds, and others wait for this one before those can end. */
+    bool lowest = header->sequence == session->window.low;
+    if (!lowest && header->payload_bytes > credit_left(session)) {
         (void)kvs_problem_set(&problem, KVS_OVER_CREDIT,
                               "%" PRIu64 " of %" PRIu64 " bytes are in flight",
                               session->credit_used, session->credit_limit);

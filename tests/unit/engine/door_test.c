@@ -332,6 +332,31 @@ static void a_refusal_lets_pass_what_waited_for_its_sequence(void **state)
     fixture_close(&f);
 }
 
+/* Else what others wait for would wait for the others. */
+static void the_lowest_sequence_is_taken_over_the_credit(void **state)
+{
+    fixture f;
+    (void)state;
+    fixture_open(
+        &f, &(fixture_options){
+                .type = "dist_sync", .num_workers = 2, .part_elements = 4, .credit_bytes = 48});
+    fixture_worker *a = fixture_join(&f, 0);
+    fixture_worker *b = fixture_join(&f, 1);
+    fixture_init(&f, "w", zeros, 12);
+    fixture_init(&f, "x", zeros, 4);
+    fixture_push_at(b, "w", ones, 12, 2, 0, false); /* 48 bytes, held for rank 0 */
+    fixture_push_at(b, "x", ones, 4, 1, 0, false);
+    assert_int_equal(fixture_status(b, 1), KVS_STATUS_COUNT);
+    fixture_push_at(b, "x", ones, 4, 5, 1, false); /* not the lowest */
+    assert_int_equal(fixture_status(b, 5), KVS_OVER_CREDIT);
+    (void)fixture_push(a, "x", ones, 4, 0, false);
+    assert_int_equal(fixture_status(b, 1), KVS_OK);
+    (void)fixture_push(a, "w", ones, 12, 0, false);
+    assert_int_equal(fixture_status(b, 4), KVS_OK);
+    assert_int_equal(b->credit_back, 80); /* with what was refused */
+    fixture_close(&f);
+}
+
 static void what_is_over_the_credit_has_not_used_its_sequence(void **state)
 {
     fixture f;
@@ -544,6 +569,7 @@ int main(void)
             every_refusal_has_its_status_gives_its_bytes_back_and_uses_its_sequence_or_not),
         cmocka_unit_test(one_bad_part_of_a_frame_hurts_no_other),
         cmocka_unit_test(a_refusal_lets_pass_what_waited_for_its_sequence),
+        cmocka_unit_test(the_lowest_sequence_is_taken_over_the_credit),
         cmocka_unit_test(what_is_over_the_credit_has_not_used_its_sequence),
         cmocka_unit_test(a_fenced_push_has_its_bytes_back),
         cmocka_unit_test(a_repetition_on_another_channel_is_answered_there),

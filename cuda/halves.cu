@@ -199,7 +199,9 @@ kvs_status kvs_cuda_update_halves(kvs_stream *stream, const kvs_apply_item *item
     group.filled = 0;
     for (size_t i = 0; i < count; i++) {
         size_t elements = (size_t)items[i].elements;
-        if (!kvs_cuda_is_half(items[i].dtype) || items[i].rows.elements > 0 || elements == 0) {
+        bool by_row = items[i].rows.elements > 0 ||
+                      kvs_rule_row_states(items[i].scalars.rule) > 0; /* done already */
+        if (!kvs_cuda_is_half(items[i].dtype) || by_row || elements == 0) {
             continue;
         }
         check_item(&items[i]);

@@ -1,7 +1,7 @@
 #include "cuda/measures.cuh"
 
 #include "base/check.h"
-#include "base/half.h"
+#include "cuda/elements.cuh"
 
 #include <string.h>
 
@@ -29,30 +29,6 @@ static_assert(KVS_CUDA_ROWS_MAX * sizeof(measure_f64) <= KVS_CUDA_TABLE_BYTES,
               "a table fits its slot");
 
 /* ------------------------------------------------------------------ the kernels */
-
-__device__ __forceinline__ float kvs_cuda_read(const void *from, uint64_t i, kvs_dtype dtype, float)
-{
-    if (dtype == KVS_F16) {
-        return kvs_f16_to_f32(static_cast<const uint16_t *>(from)[i]);
-    }
-    return dtype == KVS_BF16 ? kvs_bf16_to_f32(static_cast<const uint16_t *>(from)[i])
-                             : static_cast<const float *>(from)[i];
-}
-
-__device__ __forceinline__ double kvs_cuda_read(const void *from, uint64_t i, kvs_dtype, double)
-{
-    return static_cast<const double *>(from)[i];
-}
-
-__device__ __forceinline__ void kvs_cuda_round(const kvs_rule_scalars *from, kvs_numbers_f32 *to)
-{
-    *to = kvs_round_f32(from);
-}
-
-__device__ __forceinline__ void kvs_cuda_round(const kvs_rule_scalars *from, kvs_numbers_f64 *to)
-{
-    *to = kvs_round_f64(from);
-}
 
 /* One lane of one block: Terms is a row of KVS_MEASURES, as a type. */
 template <typename Real, typename Terms>
@@ -173,7 +149,7 @@ static const void *part_of(const kvs_memory *memory, uint64_t first, uint64_t en
     return (const uint8_t *)memory->data + first * bytes;
 }
 
-/* `elements` of the item from `first` on: whole blocks, but for the last. */
+/* `elements` of all that the item's memory has from `first` on: whole blocks, but for the last. */
 template <typename Real>
 static void measure_row(kvs_stream *stream, kvs_cuda_measure<Real> *row,
                         const kvs_measure_item *item, uint64_t first, uint64_t elements,
@@ -249,12 +225,12 @@ static kvs_status add_piece(kvs_stream *stream, const kvs_measure_item *item, ui
     measured.place = stream->partials;
     if (item->dtype == KVS_F64) {
         KVS_TRY(kvs_cuda_make_row(stream, &f64_rows[item->measure]));
-        measure_row(stream, (measure_f64 *)kvs_cuda_row_place(stream), item, first, elements,
-                    &measured);
+        measure_row(stream, (measure_f64 *)kvs_cuda_row_place(stream), item, item->first + first,
+                    elements, &measured);
     } else {
         KVS_TRY(kvs_cuda_make_row(stream, &f32_rows[item->measure]));
-        measure_row(stream, (measure_f32 *)kvs_cuda_row_place(stream), item, first, elements,
-                    &measured);
+        measure_row(stream, (measure_f32 *)kvs_cuda_row_place(stream), item, item->first + first,
+                    elements, &measured);
     }
     stream->measured[stream->measured_count++] = measured;
     stream->partials += measured.count * measured.blocks;

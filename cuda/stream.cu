@@ -5,6 +5,7 @@
 #include "cuda/halves.cuh"
 #include "cuda/measures.cuh"
 #include "cuda/move_kernel.cuh"
+#include "cuda/row_rules.cuh"
 #include "cuda/rows.cuh"
 #include "cuda/updates.cuh"
 
@@ -38,6 +39,9 @@ cudaError_t kvs_cuda_kernels_load(void)
     }
     if (error == cudaSuccess) {
         error = kvs_cuda_measures_load();
+    }
+    if (error == cudaSuccess) {
+        error = kvs_cuda_row_rules_load();
     }
     return error == cudaSuccess ? kvs_cuda_updates_load() : error;
 }
@@ -446,7 +450,9 @@ kvs_status kvs_cuda_stream_apply(kvs_stream *stream, const kvs_apply_item *items
         if (items[i].elements == 0) {
             continue;
         }
-        if (items[i].rows.elements > 0) {
+        if (kvs_rule_row_states(items[i].scalars.rule) > 0) {
+            KVS_TRY(kvs_cuda_row_rule_item(stream, &items[i]));
+        } else if (items[i].rows.elements > 0) {
             KVS_TRY(kvs_cuda_is_half(items[i].dtype) ? kvs_cuda_update_half_rows(stream, &items[i])
                                                      : kvs_cuda_update_rows(stream, &items[i]));
         } else if (!kvs_cuda_is_half(items[i].dtype)) {

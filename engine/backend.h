@@ -74,6 +74,16 @@ typedef struct kvs_accumulate_item {
     kvs_rows rows;
 } kvs_accumulate_item;
 
+/* How an item without a list of rows lies among the rows of its value. A rule with a number a row
+ * (kvs_rule_row_states) has one for each row that the item has elements of, in order; of a list of
+ * rows, one for each row of the matrix. Its gradient is the accumulator: there is no last. */
+typedef struct kvs_row_edges {
+    uint64_t row_elements;
+    uint64_t begun;    /* elements of the first row that lie before the item */
+    double squares[2]; /* sums of the squares of G_n over all of the first row, of the last: read
+                          where the item has not all of it (one row: the first) */
+} kvs_row_edges;
+
 /* target := rule(weight, g), states updated in place, where g = accumulator + last, or whichever
  * of the two is there (accumulator may be NULL; last.payload.bytes == 0 and last.memory == NULL
  * means none). weight and target may be the same memory.
@@ -96,6 +106,7 @@ typedef struct kvs_apply_item {
      * accumulator the gradient is zero. weight and target are the same memory. No row stands twice.
      */
     kvs_rows rows;
+    kvs_row_edges edges; /* of a rule with a number a row, without a list of rows */
 } kvs_apply_item;
 
 /* sums[k] := the sum of the squares, in f64, of the k-th term of a kvs_measure over all elements,
@@ -109,7 +120,8 @@ typedef struct kvs_measure_item {
     const kvs_memory *state[KVS_RULE_STATES_MAX];
     const kvs_memory *master;
     const kvs_memory *accumulator;
-    double *sums; /* on the host: kvs_measure_sums of them, which hold once sync has returned */
+    double *sums;   /* on the host: kvs_measure_sums of them, which hold once sync has returned */
+    uint64_t first; /* the place in all of them where the elements begin */
     uint64_t elements;
     kvs_dtype dtype;
 } kvs_measure_item;

@@ -4,6 +4,7 @@
 #include "engine/codec.h"
 #include "engine/kernels_cpu.h"
 #include "engine/measure_cpu.h"
+#include "engine/row_rules_cpu.h"
 #include "engine/rows_cpu.h"
 
 #include <stdlib.h>
@@ -423,7 +424,9 @@ static kvs_status apply_batch(kvs_stream *stream, const kvs_apply_item *items, s
         }
     }
     for (size_t i = 0; i < count; i++) {
-        if (items[i].rows.elements > 0) {
+        if (kvs_rule_row_states(items[i].scalars.rule) > 0) {
+            kvs_row_rules_cpu_apply(stream->kernels, &items[i], apply_dense);
+        } else if (items[i].rows.elements > 0) {
             kvs_rows_cpu_apply(stream->kernels, &items[i], apply_dense);
         } else {
             apply_dense(stream->kernels, &items[i]);

@@ -163,15 +163,23 @@ void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
     if (last != NULL) {
         item->last = *last;
     }
+    const kvs_norms_part *norms = kvs_norms_of(part);
+    if (norms != NULL && kvs_rule_row_states(item->scalars.rule) > 0) {
+        item->edges = (kvs_row_edges){
+            .row_elements = kvs_key_row_elements(part->key),
+            .begun = kvs_key_rows_of(part->key, part->index).begun,
+            .squares = {norms->sums[0], norms->sums[1]},
+        };
+    }
     item->elements = part->elements;
     item->dtype = part->key->dtype;
     target->downloaded = false;
 }
 
-void kvs_batch_measure(kvs_batch *batch, kvs_part *part, kvs_measure measure, double *sums)
+void kvs_batch_measure(kvs_batch *batch, kvs_part *part, kvs_measure measure, uint64_t first,
+                       uint64_t elements, double *sums)
 {
     kvs_measure_item *item = &batch->measure[place(batch, part, &batch->measures)];
-    bool sparse = kvs_part_is_sparse(part);
     memset(item, 0, sizeof *item);
     kvs_norms_scalars(part, part->updates + 1, &item->scalars);
     item->measure = measure;
@@ -182,7 +190,8 @@ void kvs_batch_measure(kvs_batch *batch, kvs_part *part, kvs_measure measure, do
     item->master = part->master == NULL ? NULL : &part->master->memory;
     item->accumulator = part->accumulator == NULL ? NULL : &part->accumulator->memory;
     item->sums = sums;
-    item->elements = sparse ? part->row_set.count * part->key->row_elements : part->elements;
+    item->first = first;
+    item->elements = elements;
     item->dtype = part->key->dtype;
 }
 

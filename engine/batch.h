@@ -54,9 +54,10 @@ void kvs_batch_widen(kvs_batch *batch, kvs_part *part);
  * `last` (may be NULL). part->updates is already that of this update. */
 void kvs_batch_apply(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                      const kvs_buffer *accumulator, const kvs_source *last);
-/* Of the part's gradient, which is its accumulator, before its next update. `sums` holds after the
- * sync. */
-void kvs_batch_measure(kvs_batch *batch, kvs_part *part, kvs_measure measure, double *sums);
+/* Of `elements` of the part's gradient, which is its accumulator, from `first` on, before its next
+ * update. `sums` holds after the sync. */
+void kvs_batch_measure(kvs_batch *batch, kvs_part *part, kvs_measure measure, uint64_t first,
+                       uint64_t elements, double *sums);
 /* The same of rows. The list is read when the batch is launched; whoever changes it before touches
  * the part first. */
 void kvs_batch_copy_rows(kvs_batch *batch, kvs_part *part, kvs_buffer *target,

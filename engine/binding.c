@@ -16,6 +16,10 @@ kvs_binding *kvs_binding_make(kvs_optimizer *optimizer, kvs_key *key)
     atomic_init(&binding->references, 1);
     binding->optimizer = kvs_optimizer_take(optimizer);
     binding->multipliers = kvs_optimizer_multipliers(optimizer, key->name, key->name_bytes);
+    /* Parts never cut rows of a row_sparse value: its numbers a row need nothing measured. */
+    if (key->storage == KVS_ROW_SPARSE && kvs_optimizer_by_row(optimizer)) {
+        binding->multipliers.plain = true;
+    }
     if (kvs_optimizer_measures(optimizer, binding->multipliers, measures) > 0) {
         binding->norms = kvs_norms_make(binding, key);
         if (binding->norms == NULL) {

@@ -45,7 +45,6 @@ typedef enum lazy { LAZY_NEVER, LAZY_ALWAYS, LAZY_NO, LAZY_YES } lazy;
 
 struct kvs_family {
     const char *name;
-    const char *missing; /* why it is not built, or NULL */
     bool in[KVS_LINE_COUNT];
     double learning_rate[KVS_LINE_COUNT];
     lazy lazy[KVS_LINE_COUNT];
@@ -58,6 +57,7 @@ struct kvs_family {
     kvs_measure measures[KVS_FAMILY_MEASURES_MAX];
     kvs_scale_function *scale; /* of measures */
     bool lags;
+    bool no_decay; /* wd has to be 0 */
     parameter parameters[PARAMETERS_MAX];
 };
 
@@ -183,7 +183,18 @@ static const kvs_family families[] = {
         .parameters = {{"lamda1", KVS_HYPER_LAMBDA, COUNTS, {.01, .01}},
                        {"beta", KVS_HYPER_BETA, COUNTS, {1, 1}}},
     },
-    {.name = "groupadagrad", .missing = "its one number a row is", .in = {BOTH}},
+    {
+        .name = "groupadagrad",
+        .in = {BOTH},
+        .learning_rate = {TWICE(.01)},
+        .lazy = {TWICE(LAZY_ALWAYS)},
+        .rule = {RULES_OF(GROUPADAGRAD)},
+        .scalars = kvs_scalars_rho,
+        .measure_count = 1,
+        .measures = {KVS_MEASURE_ROW},
+        .no_decay = true,
+        .parameters = {{"eps", KVS_HYPER_EPSILON, COUNTS, {1e-5, NONE}}, {EPSILON, {NONE, 1e-6}}},
+    },
     {
         .name = "lamb",
         .in = {BOTH},
@@ -364,9 +375,9 @@ const char *kvs_family_name(const kvs_family *family)
     return family->name;
 }
 
-const char *kvs_family_missing(const kvs_family *family)
+bool kvs_family_decays(const kvs_family *family)
 {
-    return family->missing;
+    return !family->no_decay;
 }
 
 bool kvs_family_lags(const kvs_family *family)
@@ -520,7 +531,9 @@ unsigned kvs_family_measures(const kvs_family *family, const double hyper[KVS_HY
 void kvs_family_scale(const kvs_family *family, const double hyper[KVS_HYPER_COUNT], unsigned stage,
                       const double *squares, kvs_rule_scalars *out)
 {
-    family->scale(hyper, stage, squares, out);
+    if (family->scale != NULL) {
+        family->scale(hyper, stage, squares, out);
+    }
 }
 
 bool kvs_family_plain(const kvs_family *family, const char *key, size_t key_bytes)

@@ -26,8 +26,8 @@ const kvs_family *kvs_family_find(const char *name, kvs_line line);
 size_t kvs_family_names(kvs_line line, const char *out[KVS_FAMILIES_MAX]);
 
 const char *kvs_family_name(const kvs_family *family);
-/* NULL, or why the family is not built. */
-const char *kvs_family_missing(const kvs_family *family);
+/* False: its wd has to be 0. */
+bool kvs_family_decays(const kvs_family *family);
 /* True: its schedule is asked before the update is counted. */
 bool kvs_family_lags(const kvs_family *family);
 double kvs_family_learning_rate(const kvs_family *family, kvs_line line);

@@ -228,6 +228,31 @@ size_t kvs_part_state_bytes(const kvs_part *part)
     return (size_t)part->elements * kvs_dtype_bytes(half ? KVS_F32 : dtype);
 }
 
+uint64_t kvs_key_row_elements(const kvs_key *key)
+{
+    uint64_t rows = key->shape.rank == 0 ? 1 : key->shape.size[0];
+    return rows == 0 || key->elements == 0 ? 1 : key->elements / rows;
+}
+
+kvs_row_range kvs_key_rows_of(const kvs_key *key, uint64_t index)
+{
+    uint64_t row = kvs_key_row_elements(key);
+    uint64_t begin = index * key->part_elements;
+    uint64_t end = begin + key->parts[index].elements;
+    uint64_t first = begin / row;
+    return (kvs_row_range){first, (end + row - 1) / row - first, begin % row};
+}
+
+size_t kvs_part_states_bytes(const kvs_part *part, const kvs_optimizer *optimizer)
+{
+    size_t bytes = kvs_part_state_bytes(part);
+    if (!kvs_optimizer_by_row(optimizer) || part->elements == 0) {
+        return bytes;
+    }
+    uint64_t rows = kvs_key_rows_of(part->key, part->index).count;
+    return (size_t)rows * (bytes / (size_t)part->elements);
+}
+
 size_t kvs_part_row_bytes(const kvs_part *part)
 {
     return (size_t)part->key->row_elements * kvs_dtype_bytes(part->key->dtype);

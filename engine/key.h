@@ -61,6 +61,18 @@ size_t kvs_part_bytes(const kvs_part *part);
 /* Of a state or a master: f32 for f16 and bf16, else the key's dtype. */
 size_t kvs_part_state_bytes(const kvs_part *part);
 bool kvs_part_is_sparse(const kvs_part *part);
+/* A row is what the value's first dimension counts; that of a scalar has one element. */
+uint64_t kvs_key_row_elements(const kvs_key *key);
+/* The rows that part `index` of the key has elements of, the first and the last perhaps not whole.
+ */
+typedef struct kvs_row_range {
+    uint64_t first;
+    uint64_t count;
+    uint64_t begun; /* elements of the first that lie in parts before */
+} kvs_row_range;
+kvs_row_range kvs_key_rows_of(const kvs_key *key, uint64_t index);
+/* Of an array of the states: of the rule's one number a row, or as long as the value. */
+size_t kvs_part_states_bytes(const kvs_part *part, const kvs_optimizer *optimizer);
 /* Of a row_sparse value. */
 size_t kvs_part_row_bytes(const kvs_part *part);
 uint32_t kvs_part_rows(const kvs_part *part);

@@ -22,7 +22,7 @@ static kvs_cpu_run run_of(const kvs_measure_item *item, size_t first, size_t ele
     size_t bytes = item->dtype == KVS_F64 ? sizeof(double) : sizeof(float);
     kvs_cpu_run run = {.scalars = &item->scalars, .elements = elements};
     for (unsigned i = 0; i < kvs_measure_form_of(item->measure).states; i++) {
-        check_room(item->state[i], item->elements, bytes);
+        check_room(item->state[i], item->first + item->elements, bytes);
         /* The cast: a run may write to its states; a measure does not. */
         run.state[i] = (void *)at(item->state[i], first, bytes);
     }
@@ -63,16 +63,17 @@ void kvs_measure_cpu(const kvs_cpu_kernels *kernels, const kvs_measure_item *ite
     size_t step = halves ? PIECE_ELEMENTS : KVS_MEASURE_BLOCK;
     unsigned sums = kvs_measure_form_of(item->measure).sums;
     kvs_cpu_lanes lanes = {0};
-    check_room(item->weight, item->elements, kvs_dtype_bytes(item->dtype));
-    check_room(item->accumulator, item->elements, kvs_dtype_bytes(item->dtype));
-    check_room(item->master, item->elements, sizeof(float));
+    uint64_t end = item->first + item->elements;
+    check_room(item->weight, end, kvs_dtype_bytes(item->dtype));
+    check_room(item->accumulator, end, kvs_dtype_bytes(item->dtype));
+    check_room(item->master, end, sizeof(float));
     for (unsigned k = 0; k < sums; k++) {
         item->sums[k] = 0;
     }
     for (size_t first = 0; first < item->elements; first += step) {
         size_t left = (size_t)item->elements - first;
         size_t count = left < step ? left : step;
-        (halves ? add_halves : add_whole)(kernels, item, first, count, &lanes);
+        (halves ? add_halves : add_whole)(kernels, item, item->first + first, count, &lanes);
         bool ends = (first + step) % KVS_MEASURE_BLOCK == 0 || count == left;
         for (unsigned k = 0; ends && k < sums; k++) {
             item->sums[k] += kvs_measure_block(lanes.of[k]);

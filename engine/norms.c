@@ -89,6 +89,33 @@ kvs_status kvs_norms_prepare(kvs_shard *shard, kvs_part *part)
 
 /* ------------------------------------------------------------------ reports */
 
+/* Of what the part has of its first row and of its last, where parts cut them. */
+static void measure_edges(kvs_shard *shard, kvs_part *part, double *sums)
+{
+    uint64_t row = kvs_key_row_elements(part->key);
+    kvs_row_range rows = kvs_key_rows_of(part->key, part->index);
+    uint64_t head = row - rows.begun < part->elements ? row - rows.begun : part->elements;
+    uint64_t tail = (rows.begun + part->elements) % row;
+    if (head < row) {
+        kvs_batch_measure(&shard->batch, part, KVS_MEASURE_ROW, 0, head, &sums[0]);
+    }
+    if (rows.count > 1 && tail > 0) {
+        kvs_batch_measure(&shard->batch, part, KVS_MEASURE_ROW, part->elements - tail, tail,
+                          &sums[1]);
+    }
+}
+
+static void measure(kvs_shard *shard, kvs_part *part, kvs_measure measure, double *sums)
+{
+    uint64_t elements =
+        kvs_part_is_sparse(part) ? part->row_set.count * part->key->row_elements : part->elements;
+    if (measure == KVS_MEASURE_ROW) {
+        measure_edges(shard, part, sums);
+    } else {
+        kvs_batch_measure(&shard->batch, part, measure, 0, elements, sums);
+    }
+}
+
 /* For the end of the shard's turn. */
 static void list_record(kvs_shard *shard, kvs_norms_part *record)
 {
@@ -110,10 +137,47 @@ void kvs_norms_report(kvs_shard *shard, kvs_part *part, kvs_turn turn, kvs_statu
     memcpy(record->culprits, part->round.culprits, sizeof record->culprits);
     memset(record->sums, 0, sizeof record->sums);
     if (turn == KVS_TURN_UPDATE) {
-        kvs_batch_measure(&shard->batch, part, norms->measures[record->stage], record->sums);
+        measure(shard, part, norms->measures[record->stage], record->sums);
     }
     record->report_due = true;
     list_record(shard, record);
+}
+
+static void add_up(kvs_norms *norms)
+{
+    double *squares = norms->squares[norms->parts[0].stage];
+    memset(squares, 0, KVS_MEASURE_SUMS_MAX * sizeof squares[0]);
+    for (uint64_t i = 0; i < norms->part_count; i++) {
+        for (unsigned k = 0; k < KVS_MEASURE_SUMS_MAX; k++) {
+            squares[k] += norms->parts[i].sums[k];
+        }
+    }
+}
+
+/* Gives each part the sums over all of its first row and of its last, instead of those over what it
+ * has of them; pieces are added in the order of the parts. */
+static void add_up_rows(kvs_norms *norms)
+{
+    const kvs_key *key = norms->parts[0].part->key;
+    uint64_t row = kvs_key_row_elements(key);
+    double sum = 0;     /* of the row that the part before does not end */
+    uint64_t begin = 0; /* the part where that begins, as its last row */
+    for (uint64_t i = 0; i < norms->part_count; i++) {
+        double *sums = norms->parts[i].sums;
+        kvs_row_range rows = kvs_key_rows_of(key, i);
+        uint64_t tail = (rows.begun + key->parts[i].elements) % row;
+        sum = rows.begun > 0 ? sum + sums[0] : sums[0];
+        begin = rows.begun > 0 ? begin : i;
+        if (rows.count == 1 && tail > 0) {
+            continue; /* neither does this one */
+        }
+        for (uint64_t j = begin; j <= i; j++) {
+            bool last = j < i && kvs_key_rows_of(key, j).count > 1;
+            norms->parts[j].sums[last ? 1 : 0] = sum;
+        }
+        sum = sums[1];
+        begin = i;
+    }
 }
 
 /* What has come of the turn, by whoever reports last. */
@@ -141,13 +205,8 @@ static void conclude(kvs_norms *norms)
         memcpy(norms->culprits, named->culprits, sizeof norms->culprits);
     }
     if (norms->turn == KVS_TURN_UPDATE) {
-        double *squares = norms->squares[norms->parts[0].stage];
-        memset(squares, 0, KVS_MEASURE_SUMS_MAX * sizeof squares[0]);
-        for (uint64_t i = 0; i < norms->part_count; i++) {
-            for (unsigned k = 0; k < KVS_MEASURE_SUMS_MAX; k++) {
-                squares[k] += norms->parts[i].sums[k];
-            }
-        }
+        bool rows = norms->measures[norms->parts[0].stage] == KVS_MEASURE_ROW;
+        (rows ? add_up_rows : add_up)(norms);
     }
 }
 

@@ -29,8 +29,9 @@ typedef struct kvs_norms_part {
     kvs_status status;
     uint32_t culprit_count;
     uint32_t culprits[KVS_CULPRITS_MAX];
-    double sums[KVS_MEASURE_SUMS_MAX];
-    unsigned stage; /* HOLDER: measures that are done */
+    double sums[KVS_MEASURE_SUMS_MAX]; /* KVS_MEASURE_ROW: of what the part has of its first row and
+                                          of its last, then of all of these rows */
+    unsigned stage;                    /* HOLDER: measures that are done */
     /* Asynchronous: what is different from the first part (kvs_norms_bind). */
     kvs_task begin;
     bool begin_due;  /* HOLDER of the first part: the others are to be told */

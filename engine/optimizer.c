@@ -150,7 +150,10 @@ static kvs_status read_multipliers(kvs_json_fields *fields, const char *name, mu
 static kvs_status read_common(kvs_json_fields *fields, kvs_optimizer *optimizer)
 {
     int64_t begin = 0;
-    (void)read_number(fields, "wd", &optimizer->wd);
+    if (read_number(fields, "wd", &optimizer->wd) && optimizer->wd != 0 &&
+        !kvs_family_decays(optimizer->family)) {
+        kvs_json_fail(fields, "wd", "must be 0: the rule has no decay");
+    }
     (void)read_number(fields, "rescale_grad", &optimizer->rescale);
     if (!kvs_json_null(fields, "clip_gradient") &&
         read_number(fields, "clip_gradient", &optimizer->clip) && optimizer->clip <= 0) {
@@ -167,13 +170,6 @@ static kvs_status read_common(kvs_json_fields *fields, kvs_optimizer *optimizer)
     return read_multipliers(fields, "wd_mult", &optimizer->wd_mult);
 }
 
-static kvs_status fail_missing(const kvs_optimizer *optimizer, const char *missing,
-                               kvs_problem *problem)
-{
-    return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "/name: \"%s\" is not built yet, for %s not",
-                           kvs_family_name(optimizer->family), missing);
-}
-
 /* Fills the optimizer from its tree. */
 static kvs_status read_all(kvs_optimizer *optimizer, kvs_problem *problem)
 {
@@ -185,10 +181,6 @@ static kvs_status read_all(kvs_optimizer *optimizer, kvs_problem *problem)
     optimizer->line = (kvs_line)chosen;
     if (!read_name(&fields, optimizer)) {
         return kvs_json_status(&errors); /* whose fields these are is not known */
-    }
-    const char *missing = kvs_family_missing(optimizer->family);
-    if (missing != NULL) {
-        return fail_missing(optimizer, missing, problem);
     }
     read_rule(&fields, optimizer);
     read_rate(&fields, optimizer);
@@ -339,7 +331,7 @@ bool kvs_optimizer_equal(const kvs_optimizer *a, const kvs_optimizer *b)
 
 bool kvs_optimizer_keeps_states(const kvs_optimizer *a, const kvs_optimizer *b)
 {
-    return a->family == b->family && kvs_rule_states(a->rule) == kvs_rule_states(b->rule);
+    return a->family == b->family && kvs_optimizer_states(a) == kvs_optimizer_states(b);
 }
 
 bool kvs_optimizer_multi_precision(const kvs_optimizer *optimizer)
@@ -349,7 +341,12 @@ bool kvs_optimizer_multi_precision(const kvs_optimizer *optimizer)
 
 uint32_t kvs_optimizer_states(const kvs_optimizer *optimizer)
 {
-    return kvs_rule_states(optimizer->rule);
+    return kvs_rule_states(optimizer->rule) + kvs_rule_row_states(optimizer->rule);
+}
+
+bool kvs_optimizer_by_row(const kvs_optimizer *optimizer)
+{
+    return kvs_rule_row_states(optimizer->rule) > 0;
 }
 
 bool kvs_optimizer_is_lazy(const kvs_optimizer *optimizer)
@@ -477,6 +474,8 @@ const char *kvs_rule_state_name(int rule, unsigned state)
         [KVS_RULE_NADAM_20] = {"exp_avg", "exp_avg_sq"},
         [KVS_RULE_ADAGRAD_19] = {"sum"},
         [KVS_RULE_ADAGRAD_20] = {"sum"},
+        [KVS_RULE_GROUPADAGRAD_19] = {"sum"},
+        [KVS_RULE_GROUPADAGRAD_20] = {"sum"},
         [KVS_RULE_ADADELTA_19] = {"square_avg", "acc_delta"},
         [KVS_RULE_ADADELTA_20] = {"square_avg", "acc_delta"},
         [KVS_RULE_RMSPROP_19] = {"square_avg"},
@@ -489,5 +488,5 @@ const char *kvs_rule_state_name(int rule, unsigned state)
         [KVS_RULE_DCASGD_MOMENTUM_20] = {"previous_weight", "momentum_buffer"},
         [KVS_RULE_TEST_19] = {"weight"},
     };
-    return state < kvs_rule_states(rule) ? names[rule][state] : NULL;
+    return state < kvs_rule_states(rule) + kvs_rule_row_states(rule) ? names[rule][state] : NULL;
 }

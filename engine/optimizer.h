@@ -43,9 +43,10 @@ bool kvs_optimizer_keeps_states(const kvs_optimizer *a, const kvs_optimizer *b);
 /* Does it keep a master of f32 for weights of f16 and bf16? */
 bool kvs_optimizer_multi_precision(const kvs_optimizer *optimizer);
 
-/* How many state arrays of the weight's length the rule keeps: 0 to KVS_RULE_STATES_MAX. All start
- * at zero. */
+/* How many state arrays the rule keeps: 0 to KVS_RULE_STATES_MAX. All start at zero. */
 uint32_t kvs_optimizer_states(const kvs_optimizer *optimizer);
+/* Are they of one number a row, not of the weight's length? */
+bool kvs_optimizer_by_row(const kvs_optimizer *optimizer);
 
 /* What the state arrays of a kvs_rule are called, in torch's words where torch has the rule:
  * "exp_avg". NULL for a state that the rule does not have. */

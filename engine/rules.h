@@ -44,6 +44,8 @@
     X(NADAM_20, nadam_20, 2)                                                                       \
     X(ADAGRAD_19, adagrad_19, 1)                                                                   \
     X(ADAGRAD_20, adagrad_20, 1)                                                                   \
+    X(GROUPADAGRAD_19, groupadagrad_19, 0)                                                         \
+    X(GROUPADAGRAD_20, groupadagrad_20, 0)                                                         \
     X(ADADELTA_19, adadelta_19, 2)                                                                 \
     X(ADADELTA_20, adadelta_20, 2)                                                                 \
     X(RMSPROP_19, rmsprop_19, 1)                                                                   \
@@ -70,6 +72,7 @@
 #define KVS_MEASURES(X)                                                                            \
     X(GRADIENT, gradient, 1, 0, 0)                                                                 \
     X(LARS, lars, 2, 1, 0)                                                                         \
+    X(ROW, row, 1, 0, 0)                                                                           \
     X(LBSGD, lbsgd, 2, 1, 1)                                                                       \
     X(LAMB, lamb, 2, 1, 2)                                                                         \
     X(LANS, lans, 3, 1, 2)
@@ -107,7 +110,7 @@ typedef enum kvs_rule {
  *   correction2  1 - beta2^t; factor is 1 - beta1^t where a rule divides by both
  *   keep         what is left of a weight that decays by itself
  *   mean_part, gradient_part  weights of two summands, norms included where a rule has them
- *   factor       of a denominator
+ *   factor       of a denominator; of a rule with a number a row, that number
  *   lambda, beta what the formula calls so
  *   first        1 at a part's first update by the rule, else 0
  *   due          1 where a gradient that is gathered is also used, else 0
@@ -168,6 +171,14 @@ KVS_HOST_DEVICE unsigned kvs_rule_states(int rule)
     KVS_RULES(KVS_RULE_STATES)
 #undef KVS_RULE_STATES
     return states;
+}
+
+/* How many states of one number a row a rule has beside those; they start at zero, too, and are
+ * state[0] and up of an apply item. A backend takes such a rule row by row: kvs_row_state makes the
+ * number from the row's gradient, and the step reads it as `factor`. */
+KVS_HOST_DEVICE unsigned kvs_rule_row_states(int rule)
+{
+    return rule == KVS_RULE_GROUPADAGRAD_19 || rule == KVS_RULE_GROUPADAGRAD_20 ? 1 : 0;
 }
 
 /* What a measure has: so many sums, and what it reads: the weight (1) or not, the first states. */

@@ -71,6 +71,9 @@ kvs_status kvs_state_tensors_make(const kvs_capture *capture, kvs_state_tensors 
             tensor.tag = k << 8 | KVS_TENSOR_MASTER;
             add(&tensors, &at, key, "master", tensor);
         }
+        if (kvs_optimizer_by_row(capture->optimizer) && tensor.rank > 1) {
+            tensor.rank = 1;
+        }
         for (uint32_t s = 0; s < kvs_capture_states(capture, key); s++) {
             tensor.tag = k << 8 | (KVS_TENSOR_STATE + s);
             add(&tensors, &at, key, kvs_rule_state_name(kvs_optimizer_rule(capture->optimizer), s),
@@ -101,16 +104,42 @@ kvs_key *kvs_state_tensors_key(const kvs_capture *capture, const kvs_safetensor 
     return kvs_key_table_at(&capture->store->keys, (size_t)(tensor->tag >> 8));
 }
 
-kvs_captured_part *kvs_state_tensors_part(const kvs_capture *capture, const kvs_safetensor *tensor,
-                                          uint64_t at, uint64_t *in_part)
+/* Numbers of rows: each lies with the part where its row begins. `row` is below the count of rows.
+ */
+static void place_row(const kvs_key *key, uint64_t row, uint64_t *index, uint64_t *in_part,
+                      uint64_t *left)
+{
+    uint64_t elements = kvs_key_row_elements(key);
+    *index = row * elements / key->part_elements;
+    uint64_t end = ((*index + 1) * key->part_elements + elements - 1) / elements;
+    uint64_t rows = key->elements / elements;
+    *in_part = row - kvs_key_rows_of(key, *index).first;
+    *left = (end < rows ? end : rows) - row;
+}
+
+kvs_state_place kvs_state_tensors_place(const kvs_capture *capture, const kvs_safetensor *tensor,
+                                        uint64_t at)
 {
     const kvs_key *key = kvs_state_tensors_key(capture, tensor);
-    uint64_t bytes = sizeof(int64_t);
-    if ((tensor->tag & 255) != KVS_TENSOR_STEP) {
-        bytes = key->part_elements * kvs_dtype_bytes(tensor->dtype);
+    uint64_t element_bytes = kvs_dtype_bytes(tensor->dtype);
+    uint64_t what = tensor->tag & 255;
+    uint64_t unit = at / element_bytes;
+    uint64_t within = at % element_bytes;
+    kvs_state_place place;
+    if (what >= KVS_TENSOR_STATE && kvs_optimizer_by_row(capture->optimizer)) {
+        place_row(key, unit, &place.index, &place.offset, &place.left);
+    } else {
+        uint64_t units = what == KVS_TENSOR_STEP ? 1 : key->part_elements;
+        place.index = unit / units;
+        place.offset = unit % units;
+        place.left = units - place.offset;
     }
-    *in_part = at % bytes;
-    return &capture->parts[capture->first[tensor->tag >> 8] + at / bytes];
+    uint64_t in_tensor = (tensor->end - tensor->begin - at + within) / element_bytes;
+    place.left = place.left < in_tensor ? place.left : in_tensor;
+    place.left = place.left * element_bytes - within;
+    place.offset = place.offset * element_bytes + within;
+    place.part = &capture->parts[capture->first[tensor->tag >> 8] + place.index];
+    return place;
 }
 
 kvs_buffer **kvs_state_tensors_buffer(kvs_captured_part *part, const kvs_safetensor *tensor)

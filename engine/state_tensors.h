@@ -26,9 +26,17 @@ kvs_status kvs_state_tensors_make(const kvs_capture *capture,
                                   kvs_state_tensors *out) KVS_MUST_CHECK;
 void kvs_state_tensors_deinit(kvs_state_tensors *tensors);
 
-/* The captured part that holds byte `at` of a tensor, and where in the part. */
-kvs_captured_part *kvs_state_tensors_part(const kvs_capture *capture, const kvs_safetensor *tensor,
-                                          uint64_t at, uint64_t *in_part);
+/* Where a byte of a tensor is. */
+typedef struct kvs_state_place {
+    uint64_t index; /* of the part, in its key */
+    kvs_captured_part *part;
+    uint64_t offset; /* in the part's buffer; of its step */
+    uint64_t left;   /* so many bytes of the tensor, this one included, lie there */
+} kvs_state_place;
+/* Of byte `at`, one that the tensor has. Of a number of a row that several parts have elements of,
+ * the place in the first of them. */
+kvs_state_place kvs_state_tensors_place(const kvs_capture *capture, const kvs_safetensor *tensor,
+                                        uint64_t at);
 /* Its place in the captured part: the value's, master's or a state's buffer. Not for steps. */
 kvs_buffer **kvs_state_tensors_buffer(kvs_captured_part *part, const kvs_safetensor *tensor);
 kvs_key *kvs_state_tensors_key(const kvs_capture *capture, const kvs_safetensor *tensor);

@@ -24,10 +24,11 @@ struct kvs_states_load {
     uint64_t bytes;  /* that have come */
     size_t tensor;   /* that is being filled */
     uint64_t filled; /* bytes of it that are in buffers */
-    uint8_t *part;   /* one part, until it is whole */
+    uint8_t *part;   /* one part, until it is whole; room for a number of a row more */
     size_t part_bytes;
-    kvs_backend *backend; /* of the stream */
-    kvs_stream *stream;   /* NULL until something is to be copied */
+    uint8_t last_number[sizeof(double)]; /* of the tensor's last row that is in a buffer */
+    kvs_backend *backend;                /* of the stream */
+    kvs_stream *stream;                  /* NULL until something is to be copied */
     kvs_states_misfit misfits[KVS_STATES_MISFITS_MAX];
     size_t misfit_count; /* all of them */
 };
@@ -36,7 +37,7 @@ kvs_status kvs_states_load_open(kvs_store *store, kvs_states_load **out, kvs_pro
 {
     kvs_states_load *load = calloc(1, sizeof *load);
     if (load != NULL) {
-        load->part = malloc(STATE_BYTES_MAX);
+        load->part = malloc(STATE_BYTES_MAX + sizeof load->last_number);
     }
     if (load == NULL || load->part == NULL) {
         free(load);
@@ -303,34 +304,62 @@ static kvs_status fill_step(kvs_states_load *load, const kvs_safetensor *tensor,
     return KVS_OK;
 }
 
-/* How much of the tensor lies in the same part as byte `filled`. */
-static size_t piece_bytes(const kvs_states_load *load, const kvs_safetensor *tensor)
+static bool is_step(const kvs_safetensor *tensor)
 {
-    uint64_t left = tensor->end - tensor->begin - load->filled;
-    uint64_t bytes = sizeof(int64_t);
-    if ((tensor->tag & 255) != KVS_TENSOR_STEP) {
-        const kvs_key *key = kvs_state_tensors_key(load->capture, tensor);
-        bytes = key->part_elements * kvs_dtype_bytes(tensor->dtype);
+    return (tensor->tag & 255) == KVS_TENSOR_STEP;
+}
+
+static kvs_state_place place_of_piece(const kvs_states_load *load)
+{
+    return kvs_state_tensors_place(load->capture, &load->file.tensors[load->tensor], load->filled);
+}
+
+/* Numbers of the rows that begin in a part: the part has that of a row begun before it as well, and
+ * so have the parts after it that are all of its last row. */
+static kvs_status fill_rows(kvs_states_load *load, const kvs_safetensor *tensor,
+                            const kvs_state_place *place, size_t bytes)
+{
+    const kvs_key *key = kvs_state_tensors_key(load->capture, tensor);
+    size_t number_bytes = kvs_dtype_bytes(tensor->dtype);
+    kvs_captured_part *part = place->part;
+    if (place->offset > 0) {
+        memmove(load->part + number_bytes, load->part, bytes);
+        memcpy(load->part, load->last_number, number_bytes);
+        bytes += number_bytes;
     }
-    return (size_t)(bytes < left ? bytes : left);
+    KVS_TRY(fill_buffer(load, kvs_state_tensors_buffer(part, tensor),
+                        key->parts[place->index].shard, bytes));
+    memcpy(load->last_number, load->part + bytes - number_bytes, number_bytes);
+    memcpy(load->part, load->last_number, number_bytes);
+    for (uint64_t i = place->index + 1; i < key->part_count; i++) {
+        kvs_row_range rows = kvs_key_rows_of(key, i);
+        if (rows.begun == 0 || rows.count > 1) {
+            break;
+        }
+        part++;
+        KVS_TRY(fill_buffer(load, kvs_state_tensors_buffer(part, tensor), key->parts[i].shard,
+                            number_bytes));
+    }
+    return KVS_OK;
 }
 
 /* The piece is whole: it goes to its buffer. */
 static kvs_status store_piece(kvs_states_load *load, kvs_problem *problem)
 {
     const kvs_safetensor *tensor = &load->file.tensors[load->tensor];
-    uint64_t in_part;
-    kvs_captured_part *part = kvs_state_tensors_part(load->capture, tensor, load->filled, &in_part);
-    load->filled += load->part_bytes;
-    size_t bytes = load->part_bytes;
-    load->part_bytes = 0;
-    if ((tensor->tag & 255) == KVS_TENSOR_STEP) {
-        return fill_step(load, tensor, part, problem);
-    }
     const kvs_key *key = kvs_state_tensors_key(load->capture, tensor);
-    kvs_shard *shard =
-        key->parts[part - &load->capture->parts[load->capture->first[tensor->tag >> 8]]].shard;
-    kvs_status status = fill_buffer(load, kvs_state_tensors_buffer(part, tensor), shard, bytes);
+    kvs_state_place place = place_of_piece(load);
+    size_t bytes = load->part_bytes;
+    load->filled += bytes;
+    load->part_bytes = 0;
+    if (is_step(tensor)) {
+        return fill_step(load, tensor, place.part, problem);
+    }
+    bool rows =
+        (tensor->tag & 255) >= KVS_TENSOR_STATE && kvs_optimizer_by_row(load->capture->optimizer);
+    kvs_status status = rows ? fill_rows(load, tensor, &place, bytes)
+                             : fill_buffer(load, kvs_state_tensors_buffer(place.part, tensor),
+                                           key->parts[place.index].shard, bytes);
     return status == KVS_OK ? KVS_OK : kvs_problem_set(problem, status, "nothing was loaded");
 }
 
@@ -351,7 +380,7 @@ static kvs_status take_data(kvs_states_load *load, const uint8_t *data, size_t b
             return kvs_problem_set(problem, KVS_INVALID_FRAME,
                                    "bytes follow the last tensor of the file");
         }
-        size_t piece = piece_bytes(load, &load->file.tensors[load->tensor]);
+        size_t piece = (size_t)place_of_piece(load).left;
         size_t take = piece - load->part_bytes < bytes ? piece - load->part_bytes : bytes;
         memcpy(load->part + load->part_bytes, data, take);
         load->part_bytes += take;

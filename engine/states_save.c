@@ -175,26 +175,21 @@ kvs_span kvs_states_span(const kvs_states *states, uint64_t offset)
     }
     const kvs_capture *capture = states->capture;
     const kvs_safetensor *tensor = tensor_at(states, offset - states->head_bytes);
-    uint64_t at = offset - states->head_bytes - tensor->begin;
-    uint64_t left = tensor->end - tensor->begin - at;
-    uint64_t in_part;
-    kvs_captured_part *part = kvs_state_tensors_part(capture, tensor, at, &in_part);
+    kvs_state_place place =
+        kvs_state_tensors_place(capture, tensor, offset - states->head_bytes - tensor->begin);
+    size_t bytes = (size_t)place.left;
     if ((tensor->tag & 255) == KVS_TENSOR_STEP) {
-        const uint8_t *steps = states->steps + (part - capture->parts) * 8 + in_part;
-        return (kvs_span){steps, (size_t)left};
+        return (kvs_span){states->steps + (place.part - capture->parts) * 8 + place.offset, bytes};
     }
-    const kvs_key *key = kvs_state_tensors_key(capture, tensor);
-    uint64_t of_part = key->part_elements * kvs_dtype_bytes(tensor->dtype) - in_part;
-    uint64_t bytes = of_part < left ? of_part : left;
-    const kvs_buffer *buffer = *kvs_state_tensors_buffer(part, tensor);
+    const kvs_buffer *buffer = *kvs_state_tensors_buffer(place.part, tensor);
     if (buffer == NULL && (tensor->tag & 255) == KVS_TENSOR_MASTER) {
-        const float *master = states->masters[part - capture->parts];
-        return (kvs_span){(const uint8_t *)master + in_part, (size_t)bytes};
+        const float *master = states->masters[place.part - capture->parts];
+        return (kvs_span){(const uint8_t *)master + place.offset, bytes};
     }
     if (buffer == NULL) {
-        return (kvs_span){zeros, (size_t)(bytes < sizeof zeros ? bytes : sizeof zeros)};
+        return (kvs_span){zeros, bytes < sizeof zeros ? bytes : sizeof zeros};
     }
-    return (kvs_span){(const uint8_t *)buffer->memory.host + in_part, (size_t)bytes};
+    return (kvs_span){(const uint8_t *)buffer->memory.host + place.offset, bytes};
 }
 
 uint64_t kvs_states_hash(const kvs_states *states)

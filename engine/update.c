@@ -26,24 +26,23 @@ static kvs_status prepare_master(kvs_shard *shard, kvs_part *part)
 kvs_status kvs_update_prepare(kvs_shard *shard, kvs_part *part, bool accumulates)
 {
     KVS_TRY(prepare_master(shard, part));
-    size_t bytes = kvs_part_bytes(part);
     uint32_t states = part->binding == NULL ? 0 : kvs_optimizer_states(part->binding->optimizer);
     for (uint32_t i = 0; i < states; i++) {
         if (part->states[i] == NULL) {
-            KVS_TRY(kvs_pool_take(shard->pool, kvs_part_state_bytes(part), &part->states[i]));
+            size_t bytes = kvs_part_states_bytes(part, part->binding->optimizer);
+            KVS_TRY(kvs_pool_take(shard->pool, bytes, &part->states[i]));
             kvs_batch_zero(&shard->batch, part->states[i]);
         }
     }
     if (accumulates && part->accumulator == NULL) {
-        KVS_TRY(kvs_pool_take(shard->pool, bytes, &part->accumulator));
+        KVS_TRY(kvs_pool_take(shard->pool, kvs_part_bytes(part), &part->accumulator));
     }
     return KVS_OK;
 }
 
 /* A state or master that somebody reads (a save) stays as it is: the update goes on with a copy. */
-static kvs_status own(kvs_shard *shard, kvs_part *part, kvs_buffer **buffer)
+static kvs_status own(kvs_shard *shard, kvs_part *part, kvs_buffer **buffer, size_t bytes)
 {
-    size_t bytes = kvs_part_state_bytes(part);
     kvs_buffer *old = *buffer;
     if (old == NULL || kvs_buffer_own(old)) {
         return KVS_OK;
@@ -56,10 +55,11 @@ static kvs_status own(kvs_shard *shard, kvs_part *part, kvs_buffer **buffer)
 
 static kvs_status own_states(kvs_shard *shard, kvs_part *part)
 {
-    for (int i = 0; i < KVS_RULE_STATES_MAX; i++) {
-        KVS_TRY(own(shard, part, &part->states[i]));
+    for (int i = 0; i < KVS_RULE_STATES_MAX && part->states[i] != NULL; i++) {
+        size_t bytes = kvs_part_states_bytes(part, part->binding->optimizer);
+        KVS_TRY(own(shard, part, &part->states[i], bytes));
     }
-    return own(shard, part, &part->master);
+    return own(shard, part, &part->master, kvs_part_state_bytes(part));
 }
 
 kvs_status kvs_update_take_states(kvs_shard *shard, kvs_part *part)

@@ -30,6 +30,7 @@ typedef struct measure_case {
     int measure;
     kvs_dtype dtype;
     bool has_master;
+    uint64_t first; /* so many lie before them */
     uint64_t elements;
     void *of[ARRAYS]; /* weight (f32 for a master), gradient, states */
 } measure_case;
@@ -62,6 +63,9 @@ static void terms_of(const measure_case *one, size_t i, double *out)
     case KVS_MEASURE_GRADIENT:
         out[0] = gradient;
         break;
+    case KVS_MEASURE_ROW:
+        out[0] = clipped;
+        break;
     case KVS_MEASURE_LARS:
         out[0] = of[0];
         out[1] = gradient;
@@ -82,16 +86,17 @@ static void run(kvs_contract_side *side, const measure_case *one, double *sums)
 {
     kvs_memory memory[ARRAYS];
     for (unsigned a = 0; a < ARRAYS; a++) {
-        memory[a] = kvs_contract_memory(side, one->of[a],
-                                        one->elements * kvs_dtype_bytes(dtype_of(one, a)));
+        memory[a] = kvs_contract_memory(
+            side, one->of[a], (one->first + one->elements) * kvs_dtype_bytes(dtype_of(one, a)));
     }
     kvs_measure_item item = {.scalars = scalars,
                              .measure = one->measure,
                              .accumulator = &memory[1],
                              .sums = sums,
+                             .first = one->first,
                              .elements = one->elements,
                              .dtype = one->dtype};
-    if (one->measure != KVS_MEASURE_GRADIENT) {
+    if (kvs_measure_form_of(one->measure).weight != 0) {
         *(one->has_master ? &item.master : &item.weight) = &memory[0];
     }
     for (unsigned i = 0; i < kvs_measure_form_of(one->measure).states; i++) {
@@ -118,12 +123,16 @@ static measure_case make_case(kvs_contract *contract, uint32_t number)
     if ((contract->dtypes >> one.dtype & 1) == 0) {
         one.dtype = KVS_F32;
     }
+    one.first = kvs_contract_random(contract, 2) == 0 ? 0 : kvs_contract_random(contract, 5000);
+    one.elements =
+        one.elements > ELEMENTS_MAX - one.first ? ELEMENTS_MAX - one.first : one.elements;
     one.has_master = is_half(one.dtype) && kvs_contract_random(contract, 2) == 0;
     for (unsigned a = 0; a < ARRAYS; a++) {
         one.of[a] = calloc(ELEMENTS_MAX, sizeof(double));
-        kvs_contract_fill(contract, dtype_of(&one, a), one.of[a], one.elements);
+        kvs_contract_fill(contract, dtype_of(&one, a), one.of[a], one.first + one.elements);
     }
-    for (uint64_t i = 0; i < one.elements; i++) { /* the second state is a mean of squares */
+    for (uint64_t i = 0; i < one.first + one.elements;
+         i++) { /* the second state is a mean of squares */
         if (one.dtype == KVS_F64) {
             ((double *)one.of[3])[i] = fabs(((double *)one.of[3])[i]);
         } else {
@@ -151,7 +160,7 @@ static void sums_are_those_of_the_oracle_and_have_one_set_of_bits(void **state)
         run(&contract->side[1], &one, got[1]);
         for (size_t j = 0; j < one.elements; j++) {
             double terms[KVS_MEASURE_SUMS_MAX] = {0};
-            terms_of(&one, j, terms);
+            terms_of(&one, (size_t)one.first + j, terms);
             for (unsigned k = 0; k < KVS_MEASURE_SUMS_MAX; k++) {
                 wanted[k] += terms[k] * terms[k];
             }
@@ -180,7 +189,7 @@ static void squares_are_added_in_eight_lanes_of_blocks(void **state)
         for (uint64_t first = 0; first < one.elements; first += 4096) {
             double lanes[8] = {0};
             for (uint64_t j = first; j < first + 4096 && j < one.elements; j++) {
-                double term = kvs_contract_number(one.dtype, one.of[1], j) * 0.5;
+                double term = kvs_contract_number(one.dtype, one.of[1], one.first + j) * 0.5;
                 lanes[j % 8] += term * term;
             }
             for (unsigned width = 1; width < 8; width *= 2) {

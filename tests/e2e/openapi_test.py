@@ -238,9 +238,6 @@ class Provoke:
     def SetOptimizer_412(self, path, method, operation):
         return self.usual(path, method, operation, headers={"If-Match": '"0"'})
 
-    def SetOptimizer_501(self, path, method, operation):
-        return self.usual(path, method, operation, body=b'{"name": "groupadagrad"}')
-
     def SaveOptimizerStates_206(self, path, method, operation):
         return self.usual(path, method, operation, headers={"Range": "bytes=1-9"})
 
@@ -322,10 +319,6 @@ class Provoke:
         reply = self.usual(path, method, operation, store="free", body=b'{"head": 3}')
         self.world.rest.delete("/v1/stores/free")
         return reply
-
-    def SendCommand_501(self, path, method, operation):
-        command = json.dumps({"head": 0, "body": json.dumps({"name": "groupadagrad"})})
-        return self.usual(path, method, operation, body=command.encode())
 
     def SendCommand_204(self, path, method, operation):
         return self.usual(path, method, operation)

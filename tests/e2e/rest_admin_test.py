@@ -310,7 +310,6 @@ class Admin(Case):
         self.assertEqual(self.rest.get(path + "compression").json["type"], "1bit")
         self.assertEqual(send(4, "2bit,0.25"), (204, ""))
         self.assertEqual(self.rest.get(path + "compression").json["threshold"], 0.25)
-        self.assertEqual(send(0, '{"name": "groupadagrad"}'), (501, "UNIMPLEMENTED"))
         for free in (6, 99, -1):
             self.assertEqual(send(free, "anything"), (204, ""))
         self.rest.post("/v1/stores", {"name": "heads-free", "type": "dist_async"})

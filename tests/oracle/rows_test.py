@@ -22,7 +22,7 @@ COMMON = [
     {"wd": 0.02, "rescale_grad": 0.7, "begin_num_update": 3,
      "lr_scheduler": {"name": "factor", "step": 100, "factor": 0.9, "base_lr": 0.02}},
 ]
-ALWAYS_LAZY = {"adagrad", "ftrl"}
+ALWAYS_LAZY = {"adagrad", "ftrl", "groupadagrad"}
 
 
 def settings():
@@ -34,6 +34,8 @@ def settings():
                     continue
                 for common in COMMON:
                     said = {"name": name, "rules": rules, **common, **own}
+                    if name == "groupadagrad":
+                        said.pop("wd", None)  # it takes none
                     if name in ("sgd", "adam", "ccsgd"):
                         yield {**said, "lazy_update": False}
                         said["lazy_update"] = True

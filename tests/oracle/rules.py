@@ -347,6 +347,24 @@ class Adagrad(Rule):
         self.w = self.w - self.lr * step
 
 
+class Groupadagrad(Rule):
+    """h is one number a row."""
+
+    defaults = {"eps": (1e-5, None), "epsilon": (None, 1e-6)}
+
+    def start(self):
+        self.h = numpy.zeros((self.w.shape[0], 1))
+
+    def update(self, g):
+        g = self.bare(g)
+        self.h = self.h + (g * g).mean(axis=1, keepdims=True)
+        if self.old:
+            root = numpy.sqrt(self.h + self.eps)
+        else:
+            root = numpy.sqrt(self.h) + self.epsilon
+        self.w = self.w - self.lr * g / root
+
+
 class Adadelta(Rule):
     rate = (0.01, 1)
     defaults = {"rho": 0.9, "epsilon": (1e-5, 1e-6)}

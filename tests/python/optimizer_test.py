@@ -36,8 +36,8 @@ class Optimizers(case.Case):
         for name in optimizer.names():
             with self.subTest(name):
                 said = {self.set(optimizer.create(name, rules=line)) for line in LINES}
-                self.assertTrue(said & {"OK", "UNIMPLEMENTED"}, said)
-                self.assertLessEqual(said, {"OK", "UNIMPLEMENTED", "INVALID_FIELD"})
+                self.assertIn("OK", said)
+                self.assertLessEqual(said, {"OK", "INVALID_FIELD"})
 
     def test_the_store_knows_every_parameter_in_one_line_at_least(self):
         for name in optimizer.names():
@@ -49,7 +49,7 @@ class Optimizers(case.Case):
                 with self.subTest(f"{name}.{field.name}"):
                     said = {self.set(optimizer.create(name, rules=line, **{field.name: value}))
                             for line in LINES}
-                    self.assertTrue(said & {"OK", "UNIMPLEMENTED"}, said)
+                    self.assertIn("OK", said)
 
     def test_the_parameters_arrive(self):
         given = optimizer.SGD(learning_rate=0.25, momentum=0.5, wd=0.125, rescale_grad=2.0,

@@ -297,11 +297,19 @@ void fixture_wait_begin(fixture_wait *wait, uint64_t deadline_ns)
 
 void fixture_init(fixture *f, const char *key, const float *values, uint64_t elements)
 {
+    fixture_init_shape(f, key, values, &(kvs_shape){.rank = 1, .size = {elements}});
+}
+
+void fixture_init_shape(fixture *f, const char *key, const float *values, const kvs_shape *shape)
+{
     kvs_problem problem = {.status = KVS_OK};
     kvs_init *init = NULL;
     uint8_t packed[16];
-    kvs_shape shape = {.rank = 1, .size = {elements}};
-    uint32_t packed_bytes = kvs_shape_pack(&shape, packed);
+    uint32_t packed_bytes = kvs_shape_pack(shape, packed);
+    uint64_t elements = 1;
+    for (uint32_t i = 0; i < shape->rank; i++) {
+        elements *= shape->size[i];
+    }
     uint64_t part = f->part_elements;
     KVS_CHECK(kvs_init_open(f->store, NULL, &init, &problem) == KVS_OK);
     for (uint64_t at = 0; at < elements || at == 0; at += part) {

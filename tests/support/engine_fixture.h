@@ -80,6 +80,7 @@ fixture_worker *fixture_join(fixture *f, int64_t rank);
 fixture_worker *fixture_join_again(fixture_worker *worker);
 
 void fixture_init(fixture *f, const char *key, const float *values, uint64_t elements);
+void fixture_init_shape(fixture *f, const char *key, const float *values, const kvs_shape *shape);
 /* A key "h" of two elements of bf16. */
 void fixture_init_halves(fixture *f, const uint16_t *values);
 void fixture_optimizer(fixture *f, const char *json);

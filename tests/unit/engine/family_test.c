@@ -86,7 +86,7 @@ static void every_state_has_a_name(void **state)
     for (int rule = 0; rule < KVS_RULE_COUNT; rule++) {
         for (unsigned i = 0; i < KVS_RULE_STATES_MAX + 1; i++) {
             const char *name = kvs_rule_state_name(rule, i);
-            assert_true((name != NULL) == (i < kvs_rule_states(rule)));
+            assert_true((name != NULL) == (i < kvs_rule_states(rule) + kvs_rule_row_states(rule)));
             for (unsigned j = 0; name != NULL && j < i; j++) {
                 assert_string_not_equal(name, kvs_rule_state_name(rule, j));
             }

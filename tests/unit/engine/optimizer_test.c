@@ -98,23 +98,12 @@ static void unknown_names_are_refused_with_what_was_meant(void **state)
     refused("{\"name\": 3}", KVS_INVALID_FIELD, "/name must be a string");
 }
 
-static void names_of_later_are_unimplemented(void **state)
+static void a_rule_without_decay_takes_none(void **state)
 {
     (void)state;
-    static const struct {
-        const char *name, *rules, *why;
-    } later[] = {
-        {"groupadagrad", "1.9", "its one number a row is"},
-    };
-    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
-        char json[128];
-        char detail[128];
-        (void)snprintf(json, sizeof json, "{\"name\": \"%s\", \"rules\": \"%s\", \"x\": 1}",
-                       later[i].name, later[i].rules);
-        (void)snprintf(detail, sizeof detail, "/name: \"%s\" is not built yet, for %s not",
-                       later[i].name, later[i].why);
-        refused(json, KVS_UNIMPLEMENTED, detail);
-    }
+    refused("{\"name\": \"groupadagrad\", \"wd\": 0.01}", KVS_INVALID_FIELD,
+            "/wd must be 0: the rule has no decay");
+    kvs_optimizer_unref(parse("{\"name\": \"groupadagrad\", \"wd\": 0}"));
 }
 
 static void every_bad_field_is_named(void **state)
@@ -335,7 +324,7 @@ int main(void)
         cmocka_unit_test(defaults_are_those_of_the_line),
         cmocka_unit_test(names_are_read_in_any_case),
         cmocka_unit_test(unknown_names_are_refused_with_what_was_meant),
-        cmocka_unit_test(names_of_later_are_unimplemented),
+        cmocka_unit_test(a_rule_without_decay_takes_none),
         cmocka_unit_test(every_bad_field_is_named),
         cmocka_unit_test(text_that_is_no_json_is_refused),
         cmocka_unit_test(numbers_of_sgd_are_taken_over),

@@ -36,6 +36,7 @@ typedef struct kvs_frame_view {
     uint32_t crc32c;
     bool has_shard_parts;
     kvs_codec value_codec;
+    uint64_t region; /* 0: none. Else the payload lies there, and is empty here */
     const kvs_part_header *parts;
     size_t part_count;
     size_t covered_parts; /* decode: with those that one header stands for */

@@ -13,6 +13,7 @@ enum {
     FRAME_DURABLE = 7,
     FRAME_CRC32C = 8,
     FRAME_VALUE_CODEC = 9,
+    FRAME_REGION = 10,
     FRAME_DATA = KVS_WIRE_DATA
 };
 
@@ -32,7 +33,8 @@ enum {
     PART_VERSION = 13,
     PART_ROW_IDS = 14,
     PART_THRESHOLD = 15,
-    PART_EMPTY_PARTS = 16
+    PART_EMPTY_PARTS = 16,
+    PART_REGION_OFFSET = 17
 };
 
 /* ------------------------------------------------------------------ one part header */
@@ -53,6 +55,8 @@ static uint64_t *part_number(kvs_part_header *part, uint32_t number)
         return &part->payload_bytes;
     case PART_EMPTY_PARTS:
         return &part->empty_parts;
+    case PART_REGION_OFFSET:
+        return &part->region_offset;
     default:
         return NULL;
     }
@@ -178,6 +182,9 @@ static kvs_status read_number(const kvs_wire_field *field, kvs_frame_view *out,
     case FRAME_VALUE_CODEC:
         out->value_codec = (kvs_codec)(uint32_t)field->value;
         break;
+    case FRAME_REGION:
+        out->region = field->value;
+        break;
     default:
         out->has_crc32c = true;
         out->crc32c = (uint32_t)field->value;
@@ -251,6 +258,12 @@ static kvs_status check_payload(const kvs_frame_view *frame, kvs_problem *proble
                                    "the parts' payload_bytes add up to more than 2^64");
         }
     }
+    if (frame->region != 0) {
+        return frame->payload.bytes == 0
+                   ? KVS_OK
+                   : kvs_problem_set(problem, KVS_INVALID_FRAME,
+                                     "a frame whose payloads lie in a region has no data");
+    }
     if (sum != frame->payload.bytes) {
         return kvs_problem_set(problem, KVS_INVALID_FRAME,
                                "the parts' payload_bytes add up to %llu, data has %zu bytes",
@@ -275,6 +288,7 @@ kvs_status kvs_frame_read(kvs_wire *wire, kvs_codec_scratch *scratch, kvs_frame_
         case FRAME_DURABLE:
         case FRAME_CRC32C:
         case FRAME_VALUE_CODEC:
+        case FRAME_REGION:
             status = read_number(&field, &frame, problem);
             break;
         case FRAME_STORE:
@@ -346,7 +360,8 @@ static size_t part_size(const kvs_part_header *part)
            kvs_wire_number_size(part->payload_bytes) +
            (has_version(part) ? kvs_wire_version_size(part->version) : 0) +
            kvs_wire_text_size(part->row_ids_bytes) + (part->threshold != 0 ? 5u : 0u) +
-           (part->empty_parts != 0 ? 1 + kvs_wire_number_size(part->empty_parts) : 0);
+           (part->empty_parts != 0 ? 1 + kvs_wire_number_size(part->empty_parts) : 0) +
+           (part->region_offset != 0 ? 1 + kvs_wire_number_size(part->region_offset) : 0);
 }
 
 static void put_part(kvs_head *head, const kvs_part_header *part)
@@ -382,7 +397,8 @@ static void put_part(kvs_head *head, const kvs_part_header *part)
         kvs_wire_put_tag(head, PART_THRESHOLD, KVS_WIRE_FIXED32);
         kvs_wire_put_fixed(head, bits, sizeof(bits));
     }
-    kvs_wire_put_number(head, PART_EMPTY_PARTS, part->empty_parts); /* its tag takes two bytes */
+    kvs_wire_put_number(head, PART_EMPTY_PARTS, part->empty_parts); /* tags of two bytes */
+    kvs_wire_put_number(head, PART_REGION_OFFSET, part->region_offset);
 }
 
 kvs_status kvs_frame_size(const kvs_frame_view *view, uint64_t data_bytes, size_t *out)
@@ -396,7 +412,8 @@ kvs_status kvs_frame_size(const kvs_frame_view *view, uint64_t data_bytes, size_
     size_t size = kvs_wire_text_size(view->store_bytes) + kvs_wire_text_size(view->session_bytes) +
                   kvs_wire_number_size(view->epoch) + kvs_wire_number_size(view->membership) +
                   (view->durable ? 2u : 0u) + (view->has_crc32c ? 5u : 0u) +
-                  kvs_wire_number_size((uint64_t)view->value_codec);
+                  kvs_wire_number_size((uint64_t)view->value_codec) +
+                  kvs_wire_number_size(view->region);
     for (size_t i = 0; i < view->part_count; i++) {
         size_t part = part_size(&view->parts[i]);
         size += 1 + kvs_wire_varint_bytes(part) + part;
@@ -424,6 +441,7 @@ void kvs_frame_put(kvs_head *head, const kvs_frame_view *view, uint64_t data_byt
         kvs_wire_put_fixed(head, view->crc32c, sizeof(view->crc32c));
     }
     kvs_wire_put_number(head, FRAME_VALUE_CODEC, (uint64_t)view->value_codec);
+    kvs_wire_put_number(head, FRAME_REGION, view->region);
     if (data_bytes > 0) {
         kvs_wire_put_tag(head, FRAME_DATA, KVS_WIRE_BYTES);
         kvs_wire_put_varint(head, data_bytes);

@@ -52,7 +52,8 @@ typedef struct kvs_part_header {
     kvs_version version;    /* of the value carried; replies only */
     uint32_t row_ids_bytes; /* of packed varints, of the value's rows; row_sparse only */
     const uint8_t *row_ids;
-    uint64_t empty_parts; /* > 0: it stands for so many parts that bring no rows; pushes only */
+    uint64_t region_offset; /* of a frame in a region */
+    uint64_t empty_parts;   /* > 0: it stands for so many parts that bring no rows; pushes only */
 } kvs_part_header;
 
 /* Reads the packed shape. False when it has more than KVS_DIMENSIONS_MAX dimensions or is cut. */

@@ -7,10 +7,12 @@
 #define KEEP_BYTES_MAX ((size_t)512 << 20)
 /* From here on blocks lie on huge pages: fresh small pages are slower than the network. */
 #define HUGE_BYTES ((size_t)2 << 20)
+/* From here on a block is shared with the server: smaller ones go as data, many in a frame. */
+#define SHARED_BYTES_MIN ((size_t)64 << 10)
 
-void kvs_block_pool_init(kvs_block_pool *pool)
+void kvs_block_pool_init(kvs_block_pool *pool, kvs_shared *shared)
 {
-    *pool = (kvs_block_pool){.free_bytes = 0};
+    *pool = (kvs_block_pool){.shared = shared};
     (void)pthread_mutex_init(&pool->mutex, NULL);
 }
 
@@ -21,7 +23,9 @@ static size_t class_bytes(uint32_t size_class)
 
 static void free_block(kvs_block *block)
 {
-    free(block->data);
+    if (!block->shared) {
+        free(block->data);
+    }
     free(block);
 }
 
@@ -43,10 +47,25 @@ static kvs_block *take_free(kvs_block_pool *pool, uint32_t size_class)
     kvs_block *block = pool->free[size_class];
     if (block != NULL) {
         pool->free[size_class] = block->next;
-        pool->free_bytes -= class_bytes(size_class);
+        pool->free_bytes -= block->shared ? 0 : class_bytes(size_class);
     }
     (void)pthread_mutex_unlock(&pool->mutex);
     return block;
+}
+
+static bool alloc_data(kvs_block *block, size_t size)
+{
+    if (size >= SHARED_BYTES_MIN) {
+        block->data = kvs_shared_alloc(block->pool->shared, size);
+        block->shared = block->data != NULL;
+    }
+    if (block->data == NULL) {
+        block->data = aligned_alloc(size < HUGE_BYTES ? 64 : HUGE_BYTES, size);
+        if (block->data != NULL && size >= HUGE_BYTES) {
+            (void)madvise(block->data, size, MADV_HUGEPAGE);
+        }
+    }
+    return block->data != NULL;
 }
 
 kvs_block *kvs_block_make(kvs_block_pool *pool, size_t bytes)
@@ -60,21 +79,16 @@ kvs_block *kvs_block_make(kvs_block_pool *pool, size_t bytes)
     }
     kvs_block *block = take_free(pool, size_class);
     if (block == NULL) {
-        size_t size = class_bytes(size_class);
         block = calloc(1, sizeof *block);
         if (block == NULL) {
             return NULL;
         }
-        block->data = aligned_alloc(size < HUGE_BYTES ? 64 : HUGE_BYTES, size);
-        if (block->data == NULL) {
+        block->pool = pool;
+        block->size_class = size_class;
+        if (!alloc_data(block, class_bytes(size_class))) {
             free(block);
             return NULL;
         }
-        if (size >= HUGE_BYTES) {
-            (void)madvise(block->data, size, MADV_HUGEPAGE);
-        }
-        block->pool = pool;
-        block->size_class = size_class;
     }
     atomic_init(&block->references, 1);
     return block;
@@ -109,7 +123,7 @@ void kvs_block_unref(kvs_block *block)
         return;
     }
     kvs_block_pool *pool = block->pool;
-    size_t bytes = class_bytes(block->size_class);
+    size_t bytes = block->shared ? 0 : class_bytes(block->size_class);
     (void)pthread_mutex_lock(&pool->mutex);
     bool keep = pool->free_bytes + bytes <= KEEP_BYTES_MAX;
     if (keep) {

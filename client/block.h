@@ -8,6 +8,8 @@
 #ifndef KVS_CLIENT_BLOCK_H
 #define KVS_CLIENT_BLOCK_H
 
+#include "client/shared.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -22,16 +24,19 @@ typedef struct kvs_block {
     _Atomic uint32_t references;
     uint32_t size_class;
     bool borrowed;
+    bool shared;   /* with the server: kept by the pool until the end */
     uint8_t *data; /* 64-byte aligned unless borrowed */
 } kvs_block;
 
 typedef struct kvs_block_pool {
     pthread_mutex_t mutex; /* held for a few instructions; nothing is called under it */
     kvs_block *free[KVS_BLOCK_CLASSES];
-    size_t free_bytes;
+    size_t free_bytes;  /* that are not shared */
+    kvs_shared *shared; /* where large blocks lie, while there is room; or NULL */
 } kvs_block_pool;
 
-void kvs_block_pool_init(kvs_block_pool *pool);
+/* `shared` is borrowed until deinit; NULL: blocks lie in memory of this process alone. */
+void kvs_block_pool_init(kvs_block_pool *pool, kvs_shared *shared);
 /* After every block was given back. */
 void kvs_block_pool_deinit(kvs_block_pool *pool);
 

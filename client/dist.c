@@ -96,6 +96,7 @@ static void free_dist(kvs_dist *dist)
     kvs_sum_deinit(&dist->sum);
     kvs_compression_deinit(&dist->compression);
     kvs_block_pool_deinit(&dist->pool);
+    kvs_shared_close(dist->shared);
     free(dist->flight.entries);
     free(dist->headers);
     free(dist->pull_keys);
@@ -191,6 +192,11 @@ static void dist_count(kv_store *kv, kv_statistics *out)
     kvs_dist_unlock(dist);
 }
 
+static kvs_shared *dist_shared(kv_store *kv)
+{
+    return ((kvs_dist *)kv)->shared;
+}
+
 static const kvs_client_table dist_table = {
     .init = kvs_dist_init,
     .transfer = kvs_dist_transfer,
@@ -206,6 +212,7 @@ static const kvs_client_table dist_table = {
     .save_states = kvs_dist_save_states,
     .load_states = kvs_dist_load_states,
     .count = dist_count,
+    .shared = dist_shared,
     .close = dist_close,
 };
 
@@ -326,7 +333,8 @@ kvs_status kvs_dist_open(const char *type, const char *address, const kv_options
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a store");
     }
     init_mutex(dist);
-    kvs_block_pool_init(&dist->pool);
+    dist->shared = kvs_shared_open(address, options->store != NULL ? options->store : "default");
+    kvs_block_pool_init(&dist->pool, dist->shared);
     kvs_status status = kvs_client_init(&dist->base, &dist_table, type);
     if (status != KVS_OK) {
         free_dist(dist);

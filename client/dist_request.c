@@ -144,10 +144,16 @@ void kvs_item_finish(kvs_item *item)
 static void keep_bytes(kvs_item *item)
 {
     kvs_dist *dist = item->request->dist;
+    size_t bytes = (size_t)item->elements * item->element_bytes;
+    uint64_t region;
+    uint64_t offset;
     if (item->block == NULL || !item->block->borrowed) {
         return;
     }
-    size_t bytes = (size_t)item->elements * item->element_bytes;
+    /* The server may still read it where it lies: the request is over once it does not. */
+    if (kvs_shared_find(dist->shared, item->data, bytes, &region, &offset)) {
+        return;
+    }
     kvs_block *copy = kvs_block_make(&dist->pool, bytes);
     if (copy == NULL) {
         dist->abandon = true;

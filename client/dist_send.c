@@ -153,17 +153,38 @@ typedef struct outgoing {
     uint64_t bytes;
     uint64_t id_bytes; /* of row ids, beside the payload */
     uint64_t parts;    /* that the headers stand for */
+    uint64_t region;   /* where all payloads lie; 0: they are sent */
     kvs_codec pull_codec;
 } outgoing;
+
+/* Where the server finds the part's payload itself; 0: it has to be sent. */
+static uint64_t region_of(const outgoing *message, const kvs_item *item, uint64_t part,
+                          uint64_t *offset)
+{
+    const kvs_dist *dist = message->stream->dist;
+    uint64_t bytes = item->flow == KVS_FLOW_PULL ? 0 : kvs_item_part_bytes(item, part);
+    uint64_t region = 0;
+    if (bytes == 0) {
+        return message->region; /* it goes with any */
+    }
+    /* What is encoded is judged before it is read: it must not change in between. */
+    if (item->codec == KVS_CODEC_NONE) {
+        (void)kvs_shared_find(dist->shared, item->data + kvs_item_part_offset(item, part), bytes,
+                              &region, offset);
+    }
+    return region;
+}
 
 /* False: it does not fit this message, or nothing may be sent now. */
 static bool fits(const outgoing *message, const kvs_item *item, uint64_t part)
 {
     const kvs_dist *dist = message->stream->dist;
+    uint64_t offset;
     uint64_t bytes = kvs_item_part_bytes(item, part);
     uint64_t sum = message->bytes + message->id_bytes + bytes + kvs_item_id_bytes(item, part);
     if (message->count == KVS_SEND_PARTS_MAX || message->parts == KVS_FRAME_PARTS_MAX ||
-        (message->count > 0 && item->pull_codec != message->pull_codec) ||
+        (message->count > 0 && (item->pull_codec != message->pull_codec ||
+                                region_of(message, item, part, &offset) != message->region)) ||
         (message->count > 0 && sum > dist->limits.frame_payload_bytes)) {
         return false;
     }
@@ -217,15 +238,20 @@ static void add_part(outgoing *message, kvs_flight_entry *entry, uint64_t sequen
         kvs_row_list_fill_header(item->rows, entry->part, item->element_bytes, header);
         header->empty_parts = kvs_row_list_is_empty(item->rows, entry->part) ? 1 : 0;
     }
-    dist->pieces[message->count] = (kvs_piece){
-        .data = bytes > 0 ? item->data + kvs_item_part_offset(item, entry->part) : NULL,
-        .bytes = (size_t)bytes,
-        .release = kvs_block_release,
-        .context = kvs_block_take(item->block),
-    };
+    message->region = region_of(message, item, entry->part, &header->region_offset);
+    if (message->region == 0) {
+        dist->pieces[message->count] = (kvs_piece){
+            .data = bytes > 0 ? item->data + kvs_item_part_offset(item, entry->part) : NULL,
+            .bytes = (size_t)bytes,
+            .release = kvs_block_release,
+            .context = kvs_block_take(item->block),
+        };
+        dist->statistics.bytes_sent += bytes;
+    } else {
+        dist->statistics.bytes_shared += bytes;
+    }
     dist->credit = dist->credit > bytes ? dist->credit - bytes : 0;
     dist->unanswered_bytes += bytes;
-    dist->statistics.bytes_sent += bytes;
     message->bytes += bytes;
     message->count++;
 }
@@ -328,10 +354,11 @@ static kvs_status encode(const outgoing *message)
         .epoch = dist->epoch,
         .membership = dist->membership,
         .value_codec = stream->flow == KVS_FLOW_PUSHPULL ? message->pull_codec : KVS_CODEC_NONE,
+        .region = message->region,
         .parts = dist->headers,
         .part_count = message->count,
     };
-    return kvs_frame_encode(&stream->head, &view, message->bytes);
+    return kvs_frame_encode(&stream->head, &view, message->region == 0 ? message->bytes : 0);
 }
 
 static bool is_open(kvs_dist_stream *stream)
@@ -348,7 +375,7 @@ static void send_message(const outgoing *message)
 {
     kvs_dist_stream *stream = message->stream;
     kvs_dist *dist = stream->dist;
-    size_t pieces = stream->flow == KVS_FLOW_PULL ? 0 : message->count;
+    size_t pieces = stream->flow == KVS_FLOW_PULL || message->region != 0 ? 0 : message->count;
     if (is_open(stream) && encode(message) == KVS_OK) {
         stream->sending = true;
         dist->statistics.messages_sent++;

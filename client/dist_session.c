@@ -248,6 +248,7 @@ static void come_up(kvs_dist *dist)
     }
     dist->has_session = true;
     dist->phase = KVS_DIST_UP;
+    kvs_shared_begin(dist->shared, dist->session, KVS_SESSION_BYTES, dist->epoch);
     kvs_flight_unsend(dist);
     heartbeat(dist, kvs_clock_now_ns());
     kvs_dist_pump(dist);

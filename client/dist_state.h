@@ -159,6 +159,7 @@ struct kvs_dist {
     bool stop;
     kvs_peer *peer;
     kvs_block_pool pool;
+    kvs_shared *shared;          /* NULL: the server is elsewhere */
     kvs_sum sum;                 /* under base.order */
     kvs_compression compression; /* under base.order */
     char *address;

@@ -324,7 +324,7 @@ kvs_status kvs_local_open(const char *type, kv_store **out, kvs_problem *problem
     self->base.num_workers = 1;
     self->next_sequence = 1;
     kvs_local_channel_init(self);
-    kvs_block_pool_init(&self->pool);
+    kvs_block_pool_init(&self->pool, NULL);
     status = open_engine(self, problem);
     if (status != KVS_OK) {
         close_parts(self);

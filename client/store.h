@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "client/group.h"
+#include "client/shared.h"
 
 #include <pthread.h>
 
@@ -55,6 +56,8 @@ typedef struct kvs_client_table {
                               kvs_problem *problem);
     kvs_status (*load_states)(kv_store *kv, const char *path, kvs_problem *problem);
     void (*count)(kv_store *kv, kv_statistics *out);
+    /* Whose memory the server reads; NULL: none. Borrowed. */
+    kvs_shared *(*shared)(kv_store *kv);
     /* Waits, says goodbye, frees all but the part that is common. */
     kvs_status (*close)(kv_store *kv, kvs_problem *problem);
 } kvs_client_table;

@@ -66,6 +66,8 @@ typedef struct kvs_config {
     uint64_t drain_delay_ns;
     uint64_t credit_bytes;
     uint64_t max_memory_bytes; /* 0: what the machine has */
+    uint64_t shm_max_bytes;
+    bool allow_client_shm;
     bool insecure_allow_remote;
 
     struct kvs_config_values *values; /* config.c's: each setting's text and source */

@@ -115,6 +115,9 @@ static kvs_status init_frame(init_state *state, const kvs_message *message, kvs_
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "%s is not built yet",
                                view.durable ? "durable" : "crc32c");
     }
+    if (view.region != 0) {
+        return kvs_problem_set(problem, KVS_INVALID_FIELD, "values of Init lie in data");
+    }
     size_t offset = 0;
     for (size_t i = 0; i < view.part_count; i++) {
         size_t bytes = (size_t)view.parts[i].payload_bytes;

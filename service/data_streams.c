@@ -2,6 +2,7 @@
 
 #include "api/codec.h"
 #include "base/clock.h"
+#include "service/region_payload.h"
 #include "service/replies.h"
 
 #include <stdlib.h>
@@ -23,6 +24,7 @@ typedef struct kvs_work {
     kvs_data_stream *stream;
     kvs_message *message;
     kvs_codec_scratch scratch;
+    kvs_region_payload shared; /* of a frame in a region */
     union {
         kvs_frame_view frame;
         kvs_pull_view pull;
@@ -41,6 +43,7 @@ struct kvs_data_stream {
     kvs_store_info store_info;
     uint8_t session_id[KVS_SESSION_ID_BYTES];
     uint64_t epoch;
+    kvs_region *region; /* a reference: the last that a frame named */
     kvs_work works[KVS_CALL_SLOTS_MAX];
     kvs_task ended_task, closed_task, stop_task;
     atomic_bool stop_posted;
@@ -277,6 +280,7 @@ static void push_consumed(kvs_frame *frame, uint64_t now_ns)
     (void)now_ns;
     kvs_work *work = (kvs_work *)(void *)frame;
     kvs_data_stream *stream = work->stream;
+    kvs_region_payload_end(&work->shared);
     work_done(stream, work);
     if (stream->ended && !stream->closed) {
         post_check(stream);
@@ -415,18 +419,19 @@ static kvs_status open_frame(kvs_data_stream *stream, kvs_work *work, kvs_proble
     KVS_TRY(kvs_frame_decode(message->spans, message->span_count, &work->scratch, view, problem));
     KVS_TRY(bind(stream, view->store, view->store_bytes, view->session, view->session_bytes,
                  view->epoch, problem));
-    if (view->durable) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "durable acks are not built yet");
-    }
-    if (view->has_crc32c) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "checksums are not built yet");
+    if (view->durable || view->has_crc32c) {
+        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "%s are not built yet",
+                               view->durable ? "durable acks" : "checksums");
     }
     if (view->has_shard_parts) {
         return kvs_problem_set(problem, KVS_UNIMPLEMENTED,
                                "shard_parts is not used: empty_parts of a header stands for parts "
                                "without rows");
     }
-    return KVS_OK;
+    return view->region == 0
+               ? KVS_OK
+               : kvs_region_payload_begin(&work->shared, kvs_call_context(stream->call),
+                                          stream->session_id, &stream->region, view, problem);
 }
 
 static kvs_status open_pull(kvs_data_stream *stream, kvs_work *work, kvs_problem *problem)
@@ -448,10 +453,9 @@ static kvs_status open_pull(kvs_data_stream *stream, kvs_work *work, kvs_problem
     for (size_t i = 0; i < view->key_count && missing == NULL; i++) {
         missing = view->keys[i].has_since ? "since" : NULL;
     }
-    if (missing != NULL) {
-        return kvs_problem_set(problem, KVS_UNIMPLEMENTED, "%s is not built yet", missing);
-    }
-    return KVS_OK;
+    return missing == NULL
+               ? KVS_OK
+               : kvs_problem_set(problem, KVS_UNIMPLEMENTED, "%s is not built yet", missing);
 }
 
 /* On the ticking thread. */
@@ -540,7 +544,9 @@ static void data_deinit(kvs_call *call)
     kvs_data_stream *stream = kvs_call_state(call);
     for (uint32_t i = 0; i < KVS_CALL_SLOTS_MAX; i++) {
         kvs_codec_scratch_deinit(&stream->works[i].scratch);
+        kvs_region_payload_deinit(&stream->works[i].shared);
     }
+    kvs_region_unref(stream->region);
     kvs_replies_deinit(&stream->replies);
     kvs_session_unref(stream->session);
     kvs_store_unref(stream->store);

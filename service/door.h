@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 typedef struct kvs_workers kvs_workers;
+typedef struct kvs_regions kvs_regions;
 typedef struct kvs_subscriber kvs_subscriber;
 
 typedef struct kvs_door {
@@ -21,6 +22,7 @@ typedef struct kvs_door {
     kvs_admin *admin;
     kvs_workers *workers; /* for what may block */
     kvs_profile *profile; /* borrowed; may be NULL */
+    kvs_regions *regions; /* NULL: no memory is shared */
     uint64_t silence_ns;  /* an upload that brings nothing for so long is given up */
     atomic_bool draining; /* health says so; no new workers */
     atomic_bool stopping; /* streams that are told things, or have nothing under way, are ended */

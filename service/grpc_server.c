@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "service/door.h"
 #include "service/listener.h"
+#include "service/regions.h"
 #include "service/selfprobe.h"
 #include "service/watch.h"
 #include "service/workers.h"
@@ -98,6 +99,12 @@ static kvs_status start(kvs_grpc_server *server, kvs_problem *problem)
         .context = server,
     };
     KVS_TRY(kvs_listener_open(&listener, &server->listener, problem));
+    if (options->shm_bytes_max > 0 && kvs_listener_unix_path(server->listener)[0] != '\0') {
+        kvs_regions_options regions = {.door = &server->door,
+                                       .unix_path = kvs_listener_unix_path(server->listener),
+                                       .bytes_max = options->shm_bytes_max};
+        KVS_TRY(kvs_regions_open(&regions, &server->door.regions, problem));
+    }
     const char *address = kvs_listener_address(server->listener);
     kvs_selfprobe_options probe = {
         .address = address[0] != '\0' ? address : kvs_listener_unix_path(server->listener),
@@ -220,11 +227,13 @@ kvs_status kvs_grpc_server_close(kvs_grpc_server *server, uint64_t deadline_ns)
         kvs_rpc_cancel(server->rpc);
         delete_stores(server->door.engine);
     }
+    kvs_regions_close(server->door.regions);
     kvs_workers_close(server->door.workers);
     if (server->rpc != NULL && !kvs_rpc_close(server->rpc, CLOSE_NS)) {
         kvs_log(KVS_LOG_ERROR, "calls_left", "count=%zu", kvs_rpc_calls(server->rpc, true));
         return KVS_INTERNAL; /* somebody still holds them: nothing may be freed */
     }
+    kvs_regions_free(server->door.regions);
     pthread_mutex_destroy(&server->door.lock);
     free(server);
     return status;
@@ -249,5 +258,11 @@ void kvs_grpc_server_count(const kvs_grpc_server *server, kvs_grpc_statistics *o
     out->connections_refused = listener.refused + listener.silent;
     out->calls = kvs_rpc_calls(server->rpc, true);
     out->calls_started = kvs_rpc_started(server->rpc);
+    if (server->door.regions != NULL) {
+        kvs_regions_statistics shared;
+        kvs_regions_count(server->door.regions, &shared);
+        out->shm_regions = shared.regions;
+        out->shm_bytes = shared.bytes;
+    }
     out->probes_failed = kvs_selfprobe_failures(server->probe);
 }

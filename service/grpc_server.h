@@ -21,6 +21,7 @@ typedef struct kvs_grpc_options {
     kvs_admin *admin;
     const char *address;             /* "127.0.0.1:9400", "[::1]:0"; NULL or "": no TCP */
     const char *unix_path;           /* NULL or "": no Unix socket */
+    uint64_t shm_bytes_max;          /* shared with workers at the Unix socket; 0: none is */
     uint32_t threads;                /* that poll; 0: 1 */
     uint32_t connections_max;        /* 0: 1024 */
     uint32_t connections_per_ip_max; /* 0: no bound; Unix peers are not counted */
@@ -61,6 +62,7 @@ const char *kvs_grpc_core_version(void);
 typedef struct kvs_grpc_statistics {
     uint64_t connections, connections_accepted, connections_refused;
     uint64_t calls, calls_started, probes_failed;
+    uint64_t shm_regions, shm_bytes;
 } kvs_grpc_statistics;
 void kvs_grpc_server_count(const kvs_grpc_server *server, kvs_grpc_statistics *out);
 

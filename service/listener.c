@@ -285,7 +285,7 @@ static kvs_status open_sockets(kvs_listener *listener, kvs_problem *problem)
                                listener->address, &listener->port, problem));
     }
     if (options->unix_path != NULL && options->unix_path[0] != '\0') {
-        KVS_TRY(kvs_listen_unix(options->unix_path, &listener->unix_fd, problem));
+        KVS_TRY(kvs_listen_unix(options->unix_path, SOCK_STREAM, &listener->unix_fd, problem));
         listener->unix_path = strdup(options->unix_path);
     }
     return KVS_OK;

@@ -141,7 +141,7 @@ static bool stale(const struct sockaddr_un *address)
     return dead;
 }
 
-kvs_status kvs_listen_unix(const char *path, int *out, kvs_problem *problem)
+kvs_status kvs_listen_unix(const char *path, int type, int *out, kvs_problem *problem)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path)) {
@@ -150,7 +150,7 @@ kvs_status kvs_listen_unix(const char *path, int *out, kvs_problem *problem)
                                sizeof(address.sun_path) - 1);
     }
     memcpy(address.sun_path, path, strlen(path) + 1);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) {
         return io_problem(problem, "make a socket for", path);
     }

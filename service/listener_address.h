@@ -17,8 +17,10 @@ kvs_status kvs_listen_tcp(const char *address, const char *congestion, int *out,
                           char text[KVS_ADDRESS_BYTES], uint16_t *port,
                           kvs_problem *problem) KVS_MUST_CHECK;
 
-/* A socket at `path`. A file that is there and that nobody listens at is replaced. */
-kvs_status kvs_listen_unix(const char *path, int *out, kvs_problem *problem) KVS_MUST_CHECK;
+/* A socket at `path`, of SOCK_STREAM or SOCK_SEQPACKET. A file that is there and that nobody
+ * listens at is replaced. */
+kvs_status kvs_listen_unix(const char *path, int type, int *out,
+                           kvs_problem *problem) KVS_MUST_CHECK;
 
 /* Starts to connect to such an address, or, when it begins with '/', to a Unix socket: a
  * non-blocking socket, or -1 with errno. */

@@ -188,12 +188,17 @@ static int open_doors(server *self)
     if (kvs_admin_open(&admin, &self->admin) != KVS_OK) {
         return fail(EXIT_START, "the admin plane does not start", &problem);
     }
+    if (config->allow_client_shm && config->unix_socket[0] == '\0') {
+        kvs_log(KVS_LOG_WARN, "nothing_is_shared",
+                "reason=\"--allow-client-shm needs --unix-socket\"");
+    }
     kvs_grpc_options grpc = {
         .profile = kvs_profiler_profile(self->profiler),
         .engine = self->engine,
         .admin = self->admin,
         .address = config->grpc_address,
         .unix_path = config->unix_socket,
+        .shm_bytes_max = config->allow_client_shm ? config->shm_max_bytes : 0,
         .threads = config->grpc_threads,
         .connections_max = config->max_connections,
         .connections_per_ip_max = config->max_connections_per_ip,

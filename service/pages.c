@@ -151,6 +151,10 @@ static void print_door(FILE *file, const kvs_grpc_server *grpc)
     kvs_grpc_server_count(grpc, &counts);
     print_one(file, "kvstored_connections", "gauge", "Open gRPC connections.",
               (double)counts.connections);
+    print_one(file, "kvstored_shm_regions", "gauge", "Regions shared with workers on this machine.",
+              (double)counts.shm_regions);
+    print_one(file, "kvstored_shm_bytes", "gauge", "Bytes of them, those still in use included.",
+              (double)counts.shm_bytes);
     print_one(file, "kvstored_connections_accepted_total", "counter",
               "gRPC connections that were accepted.", (double)counts.connections_accepted);
     print_one(file, "kvstored_connections_rejected_total", "counter",

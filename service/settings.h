@@ -7,7 +7,7 @@
 
 #include "service/config.h"
 
-#define KVS_SETTINGS 27u
+#define KVS_SETTINGS 29u
 
 typedef enum kvs_setting_kind {
     KVS_SETTING_TEXT,

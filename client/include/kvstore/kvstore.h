@@ -116,6 +116,13 @@ KV_API uint32_t kv_num_workers(kv_store *kv);
 /* Rank 0's values count; the other ranks wait for them. Synchronous. */
 KV_API kv_status kv_init(kv_store *kv, const kv_key *keys, const kv_array *values, size_t count);
 
+/* Memory for values, 64-byte aligned and not filled. Where the store's address is a Unix socket and
+ * its server shares memory (--allow-client-shm), a push of it with KV_BORROW sends no bytes: the
+ * server reads it where it lies; else it is memory like any other. It outlives the store:
+ * kv_dealloc frees it, once whatever was pushed from it has been waited for. */
+KV_API kv_status kv_alloc(kv_store *kv, uint64_t bytes, void **out);
+KV_API void kv_dealloc(void *memory); /* accepts NULL */
+
 /* Flags of push, pushpull. */
 #define KV_BORROW 1u /* do not copy the values: they stay as they are until waited for */
 
@@ -219,6 +226,7 @@ KV_API kv_status kv_is_capable(kv_store *kv, const char *capability, int *out);
 typedef struct kv_statistics {
     uint64_t reconnects, replayed_parts, parts_pushed, parts_pulled, bytes_sent, bytes_received;
     uint64_t messages_sent; /* frames and pull requests */
+    uint64_t bytes_shared;  /* of values that the server read where they lay (kv_alloc) */
 } kv_statistics;
 KV_API void kv_count(kv_store *kv, kv_statistics *out);
 

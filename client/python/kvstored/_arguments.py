@@ -12,10 +12,11 @@ Memory: a Packed owns what libkvstore borrows during the call; the arrays' numbe
 from __future__ import annotations
 
 import ctypes
+import math
 import operator
 import sys
 import weakref
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy
 
@@ -24,6 +25,7 @@ from ._errors import KVStoreError
 
 KeyLike = Union[int, str]
 Numbers = numpy.ndarray[Any, Any]
+Shape = Union[int, tuple[int, ...], list[int]]
 
 _CODES = {"float32": _library.F32, "float64": _library.F64, "float16": _library.F16,
           "bfloat16": _library.BF16, "uint8": _library.U8, "int8": _library.I8,
@@ -179,24 +181,43 @@ def dtype_of(code: int) -> numpy.dtype[Any]:
 
 # ------------------------------------------------------------------ memory that is not copied
 
-_borrowable: dict[int, "weakref.ref[Numbers]"] = {}
+_borrowable: dict[int, "weakref.ref[Any]"] = {}
 
 
-def empty(shape: Union[int, tuple[int, ...], list[int]], dtype: Any = "float32") -> Numbers:
+def empty(shape: Shape, dtype: Any = "float32") -> Numbers:
     """An array, aligned and not filled, that a push reads where it lies.
 
     It is not to be changed between the push and the wait for it (kv.wait(), or a pull of the key).
     """
+    kind, dimensions, nbytes = _measure(shape, dtype)
+    memory = numpy.empty(nbytes + _ALIGN_BYTES, dtype="uint8")
+    start = -memory.__array_interface__["data"][0] % _ALIGN_BYTES
+    return _lend(memory, start, nbytes, kind, dimensions)
+
+
+def empty_at(address: int, free: Callable[[int], None], shape: Shape, dtype: Any) -> Numbers:
+    """The same over memory of the library's, which is freed with the last array of it."""
+    kind, dimensions, nbytes = _measure(shape, dtype)
+    memory = numpy.ctypeslib.as_array((ctypes.c_uint8 * max(nbytes, 1)).from_address(address))
+    weakref.finalize(memory.base, free, address)
+    return _lend(memory, 0, nbytes, kind, dimensions)
+
+
+def bytes_of(shape: Shape, dtype: Any) -> int:
+    return _measure(shape, dtype)[2]
+
+
+def _measure(shape: Shape, dtype: Any) -> tuple[numpy.dtype[Any], tuple[int, ...], int]:
     kind = numpy.dtype(dtype)
     dimensions = (shape,) if isinstance(shape, int) else tuple(shape)
-    count = 1
-    for size in dimensions:
-        count *= size
-    memory = numpy.empty(count * kind.itemsize + _ALIGN_BYTES, dtype="uint8")
-    start = -memory.__array_interface__["data"][0] % _ALIGN_BYTES
-    identity = id(memory)
-    _borrowable[identity] = weakref.ref(memory, lambda _: _borrowable.pop(identity, None))
-    made: Numbers = memory[start:start + count * kind.itemsize].view(kind).reshape(dimensions)
+    return kind, dimensions, math.prod(dimensions) * kind.itemsize
+
+
+def _lend(memory: Numbers, start: int, nbytes: int, kind: numpy.dtype[Any],
+          dimensions: tuple[int, ...]) -> Numbers:
+    made: Numbers = memory[start:start + nbytes].view(kind).reshape(dimensions)
+    identity = id(made.base)
+    _borrowable[identity] = weakref.ref(made.base, lambda _: _borrowable.pop(identity, None))
     return made
 
 

@@ -38,7 +38,7 @@ class Options(Structure):
 
 
 STATISTICS = ("reconnects", "replayed_parts", "parts_pushed", "parts_pulled", "bytes_sent",
-              "bytes_received", "messages_sent")
+              "bytes_received", "messages_sent", "bytes_shared")
 
 
 class Statistics(Structure):
@@ -89,6 +89,8 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "kv_set_optimizer": (c_int, [_STORE, c_char_p]),
     "kv_get_optimizer": (c_int, [_STORE, POINTER(c_void_p)]),
     "kv_free": (None, [c_void_p]),
+    "kv_alloc": (c_int, [_STORE, c_uint64, POINTER(c_void_p)]),
+    "kv_dealloc": (None, [c_void_p]),
     "kv_set_updater": (c_int, [_STORE, UPDATER, c_void_p]),
     "kv_save_optimizer_states": (c_int, [_STORE, c_char_p, c_int]),
     "kv_load_optimizer_states": (c_int, [_STORE, c_char_p]),

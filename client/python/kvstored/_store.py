@@ -13,7 +13,8 @@ from collections import deque
 from typing import Any, Callable, Literal, Optional, Sequence, Union, overload
 
 from . import _library, _native
-from ._arguments import KeyLike, Packed, array_at, key_of, may_borrow, read_int
+from ._arguments import KeyLike, Numbers, Packed, Shape, array_at, bytes_of, empty_at, key_of, \
+    may_borrow, read_int
 from ._errors import KVStoreError
 from ._native import Handle
 from ._rows import PackedRows, all_rows, drop_rows, has_rows
@@ -247,6 +248,16 @@ class KVStore:
                              rows.counts, rows.row_ids, rows.row_ids_count, rows.count,
                              _read_priority(priority))
         return self._end(handle, wait)
+
+    def empty(self, shape: Shape, dtype: Any = "float32") -> Numbers:
+        """An array, aligned and not filled, that a push reads where it lies, as kvstored.empty.
+
+        Where the store's address is a Unix socket and its server shares memory, such a push moves
+        no bytes. The array may outlive the store.
+        """
+        address = ctypes.c_void_p()
+        self._native.quick(self._library.kv_alloc, bytes_of(shape, dtype), ctypes.byref(address))
+        return empty_at(address.value or 0, self._library.kv_dealloc, shape, dtype)
 
     def view(self, key: KeyLike) -> Any:
         """A read-only array over shared memory."""

@@ -62,6 +62,7 @@ static void same_part(const kvs_part_header *hand, const Kvstored__V1__PartHeade
     same_version(hand->version, part->version);
     same_list(hand->row_ids, hand->row_ids_bytes, part->row_ids, part->n_row_ids);
     KVS_CHECK(hand->empty_parts == part->empty_parts);
+    KVS_CHECK(hand->region_offset == part->region_offset);
 }
 
 void kvs_same_frame(const kvs_frame_view *hand, const Kvstored__V1__Frame *frame)
@@ -73,6 +74,7 @@ void kvs_same_frame(const kvs_frame_view *hand, const Kvstored__V1__Frame *frame
     KVS_CHECK(hand->durable == (frame->durable != 0));
     KVS_CHECK(hand->has_crc32c == (frame->checksum_case == KVSTORED__V1__FRAME__CHECKSUM_CRC32C));
     KVS_CHECK((int)hand->value_codec == (int)frame->value_codec);
+    KVS_CHECK(hand->region == frame->region);
     KVS_CHECK(!hand->has_crc32c || hand->crc32c == frame->crc32c);
     KVS_CHECK(hand->has_shard_parts == (frame->n_shard_parts > 0));
     KVS_CHECK(hand->part_count == frame->n_parts);

@@ -47,6 +47,7 @@ static void assert_part(const kvs_part_header *got, const kvs_part_header *want)
     assert_int_equal(got->row_ids_bytes, want->row_ids_bytes);
     assert_memory_equal(got->row_ids, want->row_ids, want->row_ids_bytes);
     assert_true(got->empty_parts == want->empty_parts);
+    assert_true(got->region_offset == want->region_offset);
 }
 
 static kvs_part_header some_parts[2];
@@ -78,6 +79,7 @@ static kvs_frame_view some_frame(void)
                                       .payload_bytes = 4,
                                       .row_ids = rows,
                                       .row_ids_bytes = 2,
+                                      .region_offset = (uint64_t)1 << 40,
                                       .empty_parts = 300};
     return (kvs_frame_view){.store = "default",
                             .store_bytes = 7,
@@ -238,12 +240,30 @@ static void shape_of_a_scalar_is_empty_but_there(void **state)
     kvs_codec_scratch_deinit(&scratch);
 }
 
+static void a_frame_in_a_region_has_no_data(void **state)
+{
+    (void)state;
+    kvs_head head = {0};
+    kvs_codec_scratch scratch = {0};
+    kvs_frame_view view = some_frame();
+    kvs_frame_view got;
+    view.region = 77;
+    assert_int_equal(kvs_frame_encode(&head, &view, 0), KVS_OK);
+    kvs_span spans[2] = {{head.bytes, head.used}, {(const uint8_t *)"\x7a\x01x", 3}};
+    assert_int_equal(kvs_frame_decode(spans, 1, &scratch, &got, NULL), KVS_OK);
+    assert_int_equal(got.region, 77);
+    assert_int_equal(got.payload.bytes, 0);
+    assert_int_equal(kvs_frame_decode(spans, 2, &scratch, &got, NULL), KVS_INVALID_FRAME);
+    kvs_head_deinit(&head);
+    kvs_codec_scratch_deinit(&scratch);
+}
+
 static void last_of_a_number_wins_and_unknown_fields_are_passed_over(void **state)
 {
     (void)state;
     static const uint8_t part[] = {
         0x40, 1,                     /* sequence 1 */
-        0x8a, 1, 2,   'x',  'y',     /* 17: unknown */
+        0x92, 1, 2,   'x',  'y',     /* 18: unknown */
         0x40, 9,                     /* sequence 9 */
         0x0a, 1, 'a', 0x0a, 1,   'b' /* key, twice */
     };
@@ -471,6 +491,7 @@ int main(void)
         cmocka_unit_test(empty_message_is_an_empty_frame),
         cmocka_unit_test(lists_are_read_packed_or_not),
         cmocka_unit_test(shape_of_a_scalar_is_empty_but_there),
+        cmocka_unit_test(a_frame_in_a_region_has_no_data),
         cmocka_unit_test(last_of_a_number_wins_and_unknown_fields_are_passed_over),
         cmocka_unit_test(fields_after_the_data_count),
         cmocka_unit_test(pull_comes_back_wherever_it_is_cut),

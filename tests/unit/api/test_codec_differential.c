@@ -110,7 +110,7 @@ static size_t put_part(message *to, unsigned field, kvs_seed *seed)
     message part = {.used = 0};
     bool version = false; /* at most one: protobuf-c does not merge two as it should */
     for (uint64_t left = kvs_seed_below(seed, 14); left > 0; left--) {
-        unsigned number = 1 + (unsigned)kvs_seed_below(seed, 16);
+        unsigned number = 1 + (unsigned)kvs_seed_below(seed, 17);
         switch (number) {
         case 1:
             put_text(&part, number, seed);
@@ -147,7 +147,7 @@ static size_t put_part(message *to, unsigned field, kvs_seed *seed)
     return payload;
 }
 
-static void wild_frame(message *to, kvs_seed *seed)
+static void put_frame(message *to, kvs_seed *seed, bool in_region)
 {
     size_t payload = 0;
     for (uint64_t left = kvs_seed_below(seed, 10); left > 0; left--) {
@@ -170,12 +170,19 @@ static void wild_frame(message *to, kvs_seed *seed)
     }
     uint8_t data[400];
     memset(data, (int)kvs_seed_below(seed, 256), sizeof(data));
-    if (payload > 0 || kvs_seed_chance(seed, 4)) {
+    if (in_region) {
+        put_number(to, 10, 1 + kvs_seed_below(seed, 1000));
+    } else if (payload > 0 || kvs_seed_chance(seed, 4)) {
         put_bytes(to, 15, data, payload);
     }
     if (kvs_seed_chance(seed, 4)) {
         put_number(to, 3, 5);
     }
+}
+
+static void wild_frame(message *to, kvs_seed *seed)
+{
+    put_frame(to, seed, kvs_seed_chance(seed, 4));
 }
 
 static void wild_pull(message *to, kvs_seed *seed)
@@ -240,7 +247,7 @@ static void wild_reply(message *to, kvs_seed *seed)
         put_bytes(to, 3, body.bytes, body.used);
         break;
     case 3:
-        wild_frame(&body, seed);
+        put_frame(&body, seed, false); /* replies are in none */
         put_bytes(to, 15, body.bytes, body.used);
         break;
     default:
@@ -259,7 +266,7 @@ static bool payload_differs(const Kvstored__V1__Frame *frame)
             return true;
         }
     }
-    return sum != frame->data.len;
+    return frame->region != 0 ? frame->data.len != 0 : sum != frame->data.len;
 }
 
 /* protobuf-c takes a bool of any wire type and tags above 32 bits, which are no protobuf; the hand

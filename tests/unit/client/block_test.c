@@ -12,7 +12,7 @@ static void blocks_are_aligned_and_as_large_as_asked(void **state)
 {
     (void)state;
     kvs_block_pool pool;
-    kvs_block_pool_init(&pool);
+    kvs_block_pool_init(&pool, NULL);
     for (size_t bytes = 0; bytes < 10000; bytes = 2 * bytes + 1) {
         kvs_block *block = kvs_block_make(&pool, bytes);
         assert_non_null(block);
@@ -27,7 +27,7 @@ static void a_block_that_is_given_back_is_used_again(void **state)
 {
     (void)state;
     kvs_block_pool pool;
-    kvs_block_pool_init(&pool);
+    kvs_block_pool_init(&pool, NULL);
     kvs_block *first = kvs_block_make(&pool, 100000);
     kvs_block *second = kvs_block_make(&pool, 100000);
     assert_ptr_not_equal(first, second);
@@ -45,7 +45,7 @@ static void a_block_is_shared_until_the_last_other_lets_go(void **state)
 {
     (void)state;
     kvs_block_pool pool;
-    kvs_block_pool_init(&pool);
+    kvs_block_pool_init(&pool, NULL);
     kvs_block *block = kvs_block_borrow(&pool);
     assert_null(block->data);
     assert_false(kvs_block_shared(block));
@@ -64,7 +64,7 @@ static void more_than_there_can_be_is_no_block(void **state)
 {
     (void)state;
     kvs_block_pool pool;
-    kvs_block_pool_init(&pool);
+    kvs_block_pool_init(&pool, NULL);
     assert_null(kvs_block_make(&pool, SIZE_MAX));
     assert_null(kvs_block_make(&pool, SIZE_MAX / 2));
     kvs_block_pool_deinit(&pool);

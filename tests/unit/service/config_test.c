@@ -18,6 +18,8 @@ static const struct {
     {"grpc-address", "\"127.0.0.1:1\"", "127.0.0.1:2", "127.0.0.1:3"},
     {"http-address", "\"127.0.0.1:1\"", "127.0.0.1:2", "127.0.0.1:3"},
     {"unix-socket", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},
+    {"allow-client-shm", "true", "true", "1"},
+    {"shm-max-bytes", "\"64MiB\"", "65MiB", "66MiB"},
     {"data-dir", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},
     {"profile-dir", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},
     {"address-file", "\"/tmp/a\"", "/tmp/b", "/tmp/c"},

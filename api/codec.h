@@ -37,6 +37,7 @@ typedef struct kvs_frame_view {
     bool has_shard_parts;
     kvs_codec value_codec;
     uint64_t region; /* 0: none. Else the payload lies there, and is empty here */
+    uint64_t hold;   /* of a reply in a region */
     const kvs_part_header *parts;
     size_t part_count;
     size_t covered_parts; /* decode: with those that one header stands for */
@@ -90,6 +91,8 @@ typedef struct kvs_pull_view {
     bool snapshot;
     kvs_codec codec;
     bool has_snapshot_name;
+    bool shared;
+    uint64_t release;
     kvs_pull_key_view *keys; /* in scratch->parts' place: valid until the next decode */
     size_t key_count;
 } kvs_pull_view;

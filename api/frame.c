@@ -14,6 +14,7 @@ enum {
     FRAME_CRC32C = 8,
     FRAME_VALUE_CODEC = 9,
     FRAME_REGION = 10,
+    FRAME_HOLD = 11,
     FRAME_DATA = KVS_WIRE_DATA
 };
 
@@ -185,6 +186,9 @@ static kvs_status read_number(const kvs_wire_field *field, kvs_frame_view *out,
     case FRAME_REGION:
         out->region = field->value;
         break;
+    case FRAME_HOLD:
+        out->hold = field->value;
+        break;
     default:
         out->has_crc32c = true;
         out->crc32c = (uint32_t)field->value;
@@ -289,6 +293,7 @@ kvs_status kvs_frame_read(kvs_wire *wire, kvs_codec_scratch *scratch, kvs_frame_
         case FRAME_CRC32C:
         case FRAME_VALUE_CODEC:
         case FRAME_REGION:
+        case FRAME_HOLD:
             status = read_number(&field, &frame, problem);
             break;
         case FRAME_STORE:
@@ -413,7 +418,7 @@ kvs_status kvs_frame_size(const kvs_frame_view *view, uint64_t data_bytes, size_
                   kvs_wire_number_size(view->epoch) + kvs_wire_number_size(view->membership) +
                   (view->durable ? 2u : 0u) + (view->has_crc32c ? 5u : 0u) +
                   kvs_wire_number_size((uint64_t)view->value_codec) +
-                  kvs_wire_number_size(view->region);
+                  kvs_wire_number_size(view->region) + kvs_wire_number_size(view->hold);
     for (size_t i = 0; i < view->part_count; i++) {
         size_t part = part_size(&view->parts[i]);
         size += 1 + kvs_wire_varint_bytes(part) + part;
@@ -442,6 +447,7 @@ void kvs_frame_put(kvs_head *head, const kvs_frame_view *view, uint64_t data_byt
     }
     kvs_wire_put_number(head, FRAME_VALUE_CODEC, (uint64_t)view->value_codec);
     kvs_wire_put_number(head, FRAME_REGION, view->region);
+    kvs_wire_put_number(head, FRAME_HOLD, view->hold);
     if (data_bytes > 0) {
         kvs_wire_put_tag(head, FRAME_DATA, KVS_WIRE_BYTES);
         kvs_wire_put_varint(head, data_bytes);

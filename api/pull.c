@@ -11,7 +11,9 @@ enum {
     PULL_ALL = 7,
     PULL_SNAPSHOT = 8,
     PULL_CODEC = 9,
-    PULL_SNAPSHOT_NAME = 10
+    PULL_SNAPSHOT_NAME = 10,
+    PULL_SHARED = 11,
+    PULL_RELEASE = 12
 };
 
 enum {
@@ -145,6 +147,12 @@ static void read_number(const kvs_wire_field *field, kvs_pull_view *out)
     case PULL_SNAPSHOT:
         out->snapshot = field->value != 0;
         break;
+    case PULL_SHARED:
+        out->shared = field->value != 0;
+        break;
+    case PULL_RELEASE:
+        out->release = field->value;
+        break;
     default:
         out->codec = (kvs_codec)(uint32_t)field->value;
         break;
@@ -160,6 +168,8 @@ static kvs_status read_field(kvs_wire *wire, const kvs_wire_field *field, kvs_wi
     case PULL_ALL:
     case PULL_SNAPSHOT:
     case PULL_CODEC:
+    case PULL_SHARED:
+    case PULL_RELEASE:
         if (field->type != KVS_WIRE_VARINT) {
             return kvs_wire_bad(problem, "PullRequest");
         }
@@ -254,7 +264,8 @@ static size_t pull_size(const kvs_pull_view *view)
     size_t size = kvs_wire_text_size(view->store_bytes) + kvs_wire_text_size(view->session_bytes) +
                   kvs_wire_number_size(view->epoch) + kvs_wire_number_size(view->membership) +
                   kvs_wire_text_size(view->prefix_bytes) + (view->all ? 2u : 0u) +
-                  (view->snapshot ? 2u : 0u) + kvs_wire_number_size((uint64_t)view->codec);
+                  (view->snapshot ? 2u : 0u) + kvs_wire_number_size((uint64_t)view->codec) +
+                  (view->shared ? 2u : 0u) + kvs_wire_number_size(view->release);
     for (size_t i = 0; i < view->key_count; i++) {
         size_t key = key_size(&view->keys[i]);
         size += 1 + kvs_wire_varint_bytes(key) + key;
@@ -284,5 +295,7 @@ kvs_status kvs_pull_encode(kvs_head *head, const kvs_pull_view *view)
     kvs_wire_put_number(head, PULL_ALL, view->all ? 1 : 0);
     kvs_wire_put_number(head, PULL_SNAPSHOT, view->snapshot ? 1 : 0);
     kvs_wire_put_number(head, PULL_CODEC, (uint64_t)view->codec);
+    kvs_wire_put_number(head, PULL_SHARED, view->shared ? 1 : 0);
+    kvs_wire_put_number(head, PULL_RELEASE, view->release);
     return KVS_OK;
 }

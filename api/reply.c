@@ -173,8 +173,7 @@ static kvs_status read_member(kvs_wire *reply, const kvs_wire_field *field,
     if (field->number == REPLY_FRAME) {
         kvs_wire_enter(reply, field->bytes, &wire);
         out->kind = KVS_REPLY_FRAME;
-        KVS_TRY(kvs_frame_read(&wire, scratch, &out->frame, problem));
-        return out->frame.region == 0 ? KVS_OK : kvs_wire_bad(problem, "Reply");
+        return kvs_frame_read(&wire, scratch, &out->frame, problem);
     }
     kvs_wire_arena arena;
     kvs_wire_arena_init(&arena, scratch, reply);

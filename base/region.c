@@ -13,6 +13,10 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
 #define SIZE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
 
 static int make_file(void)
@@ -34,14 +38,16 @@ static kvs_status map_file(int fd, size_t bytes, int protection, kvs_region_map 
     return KVS_OK;
 }
 
-kvs_status kvs_region_make(size_t bytes, kvs_region_map *out, int *fd)
+kvs_status kvs_region_make(size_t bytes, kvs_region_writer writer, kvs_region_map *out, int *fd)
 {
+    bool writes = writer == KVS_REGION_MAKER;
+    int seals = SIZE_SEALS | F_SEAL_SEAL | (writes ? F_SEAL_FUTURE_WRITE : 0);
     int file = make_file();
     /* fallocate: a page that is not there when it is touched would be a SIGBUS. */
     bool made = file >= 0 && ftruncate(file, (off_t)bytes) == 0 &&
-                fallocate(file, 0, 0, (off_t)bytes) == 0 &&
-                map_file(file, bytes, PROT_READ, out) == KVS_OK;
-    if (made && fcntl(file, F_ADD_SEALS, SIZE_SEALS | F_SEAL_SEAL) != 0) {
+                (writes || fallocate(file, 0, 0, (off_t)bytes) == 0) &&
+                map_file(file, bytes, PROT_READ | (writes ? PROT_WRITE : 0), out) == KVS_OK;
+    if (made && fcntl(file, F_ADD_SEALS, seals) != 0) {
         kvs_region_unmap(out);
         made = false;
     }
@@ -55,7 +61,7 @@ kvs_status kvs_region_make(size_t bytes, kvs_region_map *out, int *fd)
     return KVS_OK;
 }
 
-kvs_status kvs_region_attach(int fd, size_t bytes, kvs_region_map *out)
+kvs_status kvs_region_attach(int fd, size_t bytes, kvs_region_writer writer, kvs_region_map *out)
 {
     struct stat status;
     int seals = fcntl(fd, F_GET_SEALS);
@@ -63,7 +69,7 @@ kvs_status kvs_region_attach(int fd, size_t bytes, kvs_region_map *out)
         (uint64_t)status.st_size != bytes || bytes == 0) {
         return KVS_INVALID_FIELD;
     }
-    return map_file(fd, bytes, PROT_READ | PROT_WRITE, out);
+    return map_file(fd, bytes, PROT_READ | (writer == KVS_REGION_PEER ? PROT_WRITE : 0), out);
 }
 
 void kvs_region_unmap(kvs_region_map *map)

@@ -1,8 +1,7 @@
 /* A region: memory that two processes of one machine map, made by one and handed to the other.
  *
- * It is a memfd whose size is sealed, so that neither side can take it away under the other, and
- * whose pages are there from the start. What steers a program never lies in it: the other side may
- * change it at any moment.
+ * It is a memfd whose size is sealed, so that neither side can take it away under the other. What
+ * steers a program never lies in it: the other side may change it at any moment.
  *
  * Threads: any. Memory: a mapping owns its bytes, and whoever made it the descriptor.
  * Errors: KVS_NO_MEMORY (no room for it, or no descriptor), KVS_INVALID_FIELD (a descriptor that is
@@ -20,10 +19,17 @@ typedef struct kvs_region_map {
     size_t bytes;
 } kvs_region_map;
 
-/* Makes one of zeros and maps it to be read; *fd is the caller's to send and close. */
-kvs_status kvs_region_make(size_t bytes, kvs_region_map *out, int *fd) KVS_MUST_CHECK;
-/* Maps one that has come, to be read and written. `fd` stays the caller's. */
-kvs_status kvs_region_attach(int fd, size_t bytes, kvs_region_map *out) KVS_MUST_CHECK;
+/* Which side writes: the other one may read alone. */
+typedef enum kvs_region_writer { KVS_REGION_MAKER, KVS_REGION_PEER } kvs_region_writer;
+
+/* Makes one of zeros and maps it; *fd is the caller's to send and close. What the peer writes has
+ * its pages from the start, and is mapped to be read. What the maker writes nobody else can map to
+ * write; its pages are the maker's to get (fallocate) before it touches them. */
+kvs_status kvs_region_make(size_t bytes, kvs_region_writer writer, kvs_region_map *out,
+                           int *fd) KVS_MUST_CHECK;
+/* Maps one that has come. `fd` stays the caller's. */
+kvs_status kvs_region_attach(int fd, size_t bytes, kvs_region_writer writer,
+                             kvs_region_map *out) KVS_MUST_CHECK;
 void kvs_region_unmap(kvs_region_map *map); /* accepts one that is not mapped */
 
 /* One message, and with it a descriptor (-1: none), over a socket of AF_UNIX. False: it did not

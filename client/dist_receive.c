@@ -96,9 +96,40 @@ static void take_value(kvs_dist *dist, const kvs_part_header *header, const kvs_
     dist->statistics.parts_pulled++;
 }
 
-static void take_frame(kvs_dist *dist, const kvs_frame_view *frame)
+/* The values lie where the server has them. False: they are not to be had there. */
+static bool take_places(kvs_dist_stream *stream, const kvs_frame_view *frame)
 {
+    kvs_dist *dist = stream->dist;
+    for (size_t i = 0; i < frame->part_count; i++) {
+        const kvs_part_header *header = &frame->parts[i];
+        size_t bytes = (size_t)header->payload_bytes;
+        kvs_span span = {NULL, bytes};
+        span.data = kvs_shared_read(dist->shared, frame->region, header->region_offset, bytes);
+        if (span.data == NULL) {
+            return false;
+        }
+        kvs_payload payload = {.spans = &span, .count = 1, .bytes = bytes};
+        take_value(dist, header, &payload);
+        dist->statistics.bytes_received -= bytes;
+        dist->statistics.bytes_mapped += bytes;
+    }
+    stream->release = frame->hold;
+    return true;
+}
+
+static void take_frame(kvs_dist_stream *stream, const kvs_frame_view *frame)
+{
+    kvs_dist *dist = stream->dist;
     size_t offset = 0;
+    if (frame->region != 0) {
+        if (!take_places(stream, frame)) {
+            kvs_problem problem = {0};
+            (void)kvs_problem_set(&problem, KVS_UNAVAILABLE, "a value's region cannot be mapped");
+            stream->unshared = true;
+            kvs_dist_broken(dist, &problem);
+        }
+        return;
+    }
     for (size_t i = 0; i < frame->part_count; i++) {
         size_t bytes = (size_t)frame->parts[i].payload_bytes;
         kvs_payload payload = kvs_payload_slice(&frame->payload, offset, bytes);
@@ -193,7 +224,7 @@ static void stream_received(void *context, const kvs_span *spans, size_t count)
         take_credit(dist, reply.credit_bytes);
         break;
     case KVS_REPLY_FRAME:
-        take_frame(dist, &reply.frame);
+        take_frame(stream, &reply.frame);
         break;
     default:
         break;
@@ -218,6 +249,7 @@ static void stream_ended(void *context, const kvs_problem *problem)
     kvs_dist_lock(dist);
     stream->call = NULL;
     stream->sending = false;
+    stream->release = stream->released = 0;
     kvs_problem told = *problem;
     if (told.status == KVS_OK) {
         (void)kvs_problem_set(&told, KVS_UNAVAILABLE, "the server has ended a stream");

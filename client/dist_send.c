@@ -341,6 +341,8 @@ static kvs_status encode(const outgoing *message)
             .epoch = dist->epoch,
             .membership = dist->membership,
             .codec = message->pull_codec,
+            .shared = !stream->unshared && kvs_shared_works(dist->shared),
+            .release = stream->release,
             .keys = dist->pull_keys,
             .key_count = message->count,
         };
@@ -378,6 +380,7 @@ static void send_message(const outgoing *message)
     size_t pieces = stream->flow == KVS_FLOW_PULL || message->region != 0 ? 0 : message->count;
     if (is_open(stream) && encode(message) == KVS_OK) {
         stream->sending = true;
+        stream->released = stream->release;
         dist->statistics.messages_sent++;
         kvs_peer_send(stream->call, stream->head.bytes, stream->head.used, dist->pieces, pieces,
                       false);
@@ -402,7 +405,8 @@ static void send_message(const outgoing *message)
 
 static bool has_work(const kvs_dist_stream *stream)
 {
-    return stream->ready.count > 0 || stream->resend < stream->dist->flight.next;
+    return stream->release > stream->released || stream->ready.count > 0 ||
+           stream->resend < stream->dist->flight.next;
 }
 
 static void pump_stream(kvs_dist_stream *stream)
@@ -414,7 +418,7 @@ static void pump_stream(kvs_dist_stream *stream)
     if (add_again(&message)) {
         add_new(&message);
     }
-    if (message.count > 0) {
+    if (message.count > 0 || (stream->call != NULL && stream->release > stream->released)) {
         send_message(&message);
     }
 }

@@ -129,6 +129,9 @@ typedef struct kvs_dist_stream {
     bool sent_any; /* since it was opened */
     kvs_item_heap ready;
     uint64_t resend; /* sequences from here on may have to be sent again */
+    uint64_t release,
+        released;  /* holds of the server's that have been read, and that it knows of */
+    bool unshared; /* its values come as data */
     kvs_head head;
     kvs_codec_scratch scratch; /* I/O thread */
 } kvs_dist_stream;

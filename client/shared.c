@@ -28,6 +28,13 @@ typedef struct arena {
     uint64_t number; /* 0: the server knows it no more */
 } arena;
 
+/* A region of the server's, mapped to be read. */
+typedef struct source {
+    kvs_region_map map;
+    uint64_t number;
+    int fd;
+} source;
+
 /* Given back, to be given out again as it is. */
 typedef struct chunk {
     uint8_t *data;
@@ -41,13 +48,16 @@ struct kvs_shared {
     char *store;
     int socket; /* -1: not connected */
     bool has_session;
-    bool refused; /* by this session's server */
+    bool refused; /* this session's server says nothing */
+    bool full;    /* it gives no more */
     uint8_t session[SESSION_BYTES];
     uint64_t epoch;
     arena arenas[ARENAS_MAX];
     size_t count;
     chunk *chunks;
     size_t chunk_count, chunk_room;
+    source *sources; /* the polling thread's */
+    size_t source_count;
 };
 
 kvs_shared *kvs_shared_open(const char *address, const char *store)
@@ -86,6 +96,13 @@ static void hang_up(kvs_shared *shared)
     for (size_t i = 0; i < shared->count; i++) {
         shared->arenas[i].number = 0;
     }
+    for (size_t i = 0; i < shared->source_count; i++) {
+        kvs_region_unmap(&shared->sources[i].map);
+        (void)close(shared->sources[i].fd);
+    }
+    free(shared->sources);
+    shared->sources = NULL;
+    shared->source_count = 0;
 }
 
 kvs_shared *kvs_shared_take(kvs_shared *shared)
@@ -141,7 +158,7 @@ void kvs_shared_begin(kvs_shared *shared, const uint8_t *session, size_t session
                 memcmp(shared->session, session, SESSION_BYTES) == 0;
     if (!same || (shared->socket >= 0 && is_closed(shared->socket))) {
         hang_up(shared);
-        shared->refused = false;
+        shared->refused = shared->full = false;
     }
     shared->has_session = true;
     shared->epoch = epoch;
@@ -168,7 +185,10 @@ static bool connect_to(kvs_shared *shared)
     return true;
 }
 
-static bool ask(kvs_shared *shared, size_t bytes)
+/* What came of a question. */
+typedef enum answer { NO_ANSWER, REFUSED, GIVEN } answer;
+
+static bool ask(kvs_shared *shared, size_t bytes, uint64_t map)
 {
     uint8_t message[MESSAGE_BYTES_MAX];
     Kvstored__V1__RegionRequest request = KVSTORED__V1__REGION_REQUEST__INIT;
@@ -177,6 +197,7 @@ static bool ask(kvs_shared *shared, size_t bytes)
     request.session.len = SESSION_BYTES;
     request.epoch = shared->epoch;
     request.bytes = bytes;
+    request.map = map;
     if (kvstored__v1__region_request__get_packed_size(&request) > sizeof message) {
         return false;
     }
@@ -184,54 +205,116 @@ static bool ask(kvs_shared *shared, size_t bytes)
     return kvs_region_send(shared->socket, message, used, -1);
 }
 
-/* Maps what has come into `out`. 1: it has; 0: the server has none; -1: it says nothing that is an
- * answer. */
-static int take_answer(kvs_shared *shared, arena *out)
+/* Maps what has come; *fd is the caller's then. */
+static answer take_answer(kvs_shared *shared, kvs_region_writer writer, source *out)
 {
     uint8_t message[MESSAGE_BYTES_MAX];
     int fd = -1;
-    int taken = -1;
+    answer taken = NO_ANSWER;
     ptrdiff_t count = kvs_region_receive(shared->socket, message, sizeof message, &fd);
     Kvstored__V1__RegionReply *reply = NULL;
     if (count > 0) {
         reply = kvstored__v1__region_reply__unpack(NULL, (size_t)count, message);
     }
     if (reply != NULL && reply->problem != NULL) {
-        taken = 0;
+        taken = REFUSED;
     } else if (reply != NULL && fd >= 0 && reply->region != 0 &&
-               kvs_region_attach(fd, (size_t)reply->bytes, &out->map) == KVS_OK) {
+               kvs_region_attach(fd, (size_t)reply->bytes, writer, &out->map) == KVS_OK) {
         out->number = reply->region;
-        out->used = 0;
-        taken = 1;
+        out->fd = fd;
+        taken = GIVEN;
     }
     if (reply != NULL) {
         kvstored__v1__region_reply__free_unpacked(reply, NULL);
     }
-    if (fd >= 0) {
+    if (fd >= 0 && taken != GIVEN) {
         (void)close(fd);
+    }
+    return taken;
+}
+
+/* Asks for a region of so many bytes, or for that of the server's. After no answer nothing more is
+ * asked of this session's server. */
+static answer ask_for(kvs_shared *shared, size_t bytes, uint64_t map, source *out)
+{
+    answer taken = NO_ANSWER;
+    if (!shared->has_session || shared->refused) {
+        return REFUSED;
+    }
+    if (shared->socket >= 0 || connect_to(shared)) {
+        taken = ask(shared, bytes, map)
+                    ? take_answer(shared, map != 0 ? KVS_REGION_MAKER : KVS_REGION_PEER, out)
+                    : NO_ANSWER;
+    }
+    if (taken == NO_ANSWER) {
+        hang_up(shared);
+        shared->refused = true;
     }
     return taken;
 }
 
 static arena *add_arena(kvs_shared *shared, size_t bytes)
 {
-    if (!shared->has_session || shared->refused || shared->count == ARENAS_MAX) {
+    source made;
+    if (shared->full || shared->count == ARENAS_MAX || ask_for(shared, bytes, 0, &made) != GIVEN) {
         return NULL;
     }
-    arena *next = &shared->arenas[shared->count];
-    int taken = -1;
-    if (shared->socket >= 0 || connect_to(shared)) {
-        taken = ask(shared, bytes) ? take_answer(shared, next) : -1;
-    }
-    if (taken < 0) {
-        hang_up(shared);
-        shared->refused = true;
-    }
-    if (taken <= 0) {
-        return NULL;
-    }
-    shared->count++;
+    (void)close(made.fd);
+    arena *next = &shared->arenas[shared->count++];
+    *next = (arena){.map = made.map, .number = made.number};
     return next;
+}
+
+/* ------------------------------------------------------------------ values of the server's */
+
+static source *find_source(kvs_shared *shared, uint64_t number)
+{
+    for (size_t i = 0; i < shared->source_count; i++) {
+        if (shared->sources[i].number == number) {
+            return &shared->sources[i];
+        }
+    }
+    source *sources = realloc(shared->sources, (shared->source_count + 1) * sizeof *sources);
+    if (sources == NULL) {
+        return NULL;
+    }
+    shared->sources = sources;
+    source *next = &sources[shared->source_count];
+    if (ask_for(shared, 0, number, next) != GIVEN) {
+        return NULL;
+    }
+    shared->source_count++;
+    return next;
+}
+
+const uint8_t *kvs_shared_read(kvs_shared *shared, uint64_t region, uint64_t offset, uint64_t bytes)
+{
+    const uint8_t *found = NULL;
+    if (shared == NULL) {
+        return NULL;
+    }
+    (void)pthread_mutex_lock(&shared->mutex);
+    const source *in = find_source(shared, region);
+    if (in != NULL && offset <= in->map.bytes && bytes <= in->map.bytes - offset) {
+        found = in->map.data + offset;
+    }
+    (void)pthread_mutex_unlock(&shared->mutex);
+    return found;
+}
+
+bool kvs_shared_works(kvs_shared *shared)
+{
+    if (shared == NULL) {
+        return false;
+    }
+    (void)pthread_mutex_lock(&shared->mutex);
+    bool works = shared->has_session && !shared->refused;
+    if (works && shared->socket < 0 && !connect_to(shared)) {
+        shared->refused = true;
+        works = false;
+    }
+    (void)pthread_mutex_unlock(&shared->mutex);
+    return works;
 }
 
 /* ------------------------------------------------------------------ giving it out */
@@ -285,7 +368,7 @@ static uint8_t *take_fresh(kvs_shared *shared, size_t bytes)
         from = add_arena(shared, bytes);
     }
     if (from == NULL) {
-        shared->refused = true; /* not asked again and again */
+        shared->full = true; /* not asked again and again */
         return NULL;
     }
     from->used += bytes;

@@ -30,6 +30,13 @@ void kvs_shared_begin(kvs_shared *shared, const uint8_t *session, size_t session
 /* 64-byte aligned. NULL: the server shares no more, or nothing. */
 uint8_t *kvs_shared_alloc(kvs_shared *shared, size_t bytes);
 void kvs_shared_free(kvs_shared *shared, uint8_t *memory, size_t bytes); /* of one alloc */
+/* Where bytes of the server's lie, to be read; NULL: it does not show them. Polling thread alone;
+ * stays until the session's end. */
+const uint8_t *kvs_shared_read(kvs_shared *shared, uint64_t region, uint64_t offset,
+                               uint64_t bytes);
+/* Is there anything to be asked of the server? */
+bool kvs_shared_works(kvs_shared *shared);
+
 /* Where the server finds these bytes. False: it cannot. */
 bool kvs_shared_find(kvs_shared *shared, const uint8_t *at, uint64_t bytes, uint64_t *region,
                      uint64_t *offset);

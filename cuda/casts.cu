@@ -214,7 +214,7 @@ kvs_status kvs_cuda_add_halves(kvs_stream *stream, kvs_dtype dtype, const kvs_me
     kvs_cuda_check_source(source, bytes);
     for (size_t offset = 0; offset < bytes;) {
         kvs_cuda_piece from;
-        kvs_memory to = {(uint8_t *)target->data + offset, NULL, bytes - offset};
+        kvs_memory to = {(uint8_t *)target->data + offset, NULL, bytes - offset, 0, 0};
         KVS_TRY(kvs_cuda_make_row(stream, &cast_rows));
         KVS_TRY(kvs_cuda_take_piece(stream, source, offset, bytes - offset, &from));
         KVS_TRY(cast_row(stream, dtype == KVS_BF16 ? KVS_CUDA_ADD_BF16 : KVS_CUDA_ADD_F16, &to,
@@ -229,7 +229,7 @@ kvs_status kvs_cuda_cast_halves(kvs_stream *stream, const kvs_cuda_half_cast *ca
     bool brain = cast->dtype == KVS_BF16;
     kvs_cuda_cast_kind narrow = brain ? KVS_CUDA_NARROW_BF16 : KVS_CUDA_NARROW_F16;
     kvs_cuda_cast_kind widen = brain ? KVS_CUDA_DECODE_BF16 : KVS_CUDA_DECODE_F16;
-    const kvs_memory target = {cast->target, NULL, 0};
+    const kvs_memory target = {cast->target, NULL, 0, 0, 0};
     kvs_cuda_map map = {NULL, 0, 0, 0};
     kvs_cuda_cast *row = NULL;
     KVS_TRY(kvs_cuda_make_row(stream, &cast_rows));

@@ -56,7 +56,7 @@ static kvs_memory part_of(const kvs_memory *memory, size_t first, size_t element
 {
     size_t skip = first * element_bytes;
     KVS_CHECK(skip <= memory->bytes);
-    kvs_memory part = {(uint8_t *)memory->data + skip, NULL, memory->bytes - skip};
+    kvs_memory part = {(uint8_t *)memory->data + skip, NULL, memory->bytes - skip, 0, 0};
     return part;
 }
 

@@ -29,6 +29,9 @@ typedef struct kvs_memory {
     void *data; /* where the backend computes; on a device not for the host to touch */
     void *host; /* after download: the same bytes for the host. CPU: equal to data */
     size_t bytes;
+    uint64_t region; /* 0, or where other processes find host: in memory that the heap of the
+                        backend shares */
+    uint64_t region_offset;
 } kvs_memory;
 
 /* Where numbers come from: backend memory if that is set, else bytes on the host. Of an encoded

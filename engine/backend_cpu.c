@@ -22,9 +22,13 @@
 #define MAPPED_BYTES_MIN HUGE_PAGE
 #endif
 
+/* From here on memory comes from a heap, if there is one: whole pages. */
+#define HEAP_BYTES_MIN ((size_t)64 << 10)
+
 typedef struct cpu_backend {
     kvs_backend base;
     const kvs_cpu_kernels *kernels;
+    const kvs_cpu_heap *heap; /* or NULL */
     char name[32];
 } cpu_backend;
 
@@ -86,8 +90,17 @@ static void *map_memory(size_t bytes)
 
 static kvs_status alloc_memory(kvs_backend *backend, size_t bytes, kvs_memory *out)
 {
-    (void)backend;
+    const kvs_cpu_heap *heap = ((cpu_backend *)backend)->heap;
+    kvs_memory made = {.bytes = bytes};
     void *data = NULL;
+    if (heap != NULL && bytes >= HEAP_BYTES_MIN) {
+        data = heap->alloc(heap->context, bytes, &made.region, &made.region_offset);
+    }
+    if (data != NULL) {
+        made.data = made.host = data;
+        *out = made;
+        return KVS_OK;
+    }
     if (bytes >= MAPPED_BYTES_MIN) {
         data = map_memory(bytes);
     } else if (bytes <= SIZE_MAX - ALIGNMENT) {
@@ -103,11 +116,13 @@ static kvs_status alloc_memory(kvs_backend *backend, size_t bytes, kvs_memory *o
 
 static void free_memory(kvs_backend *backend, kvs_memory *memory)
 {
-    (void)backend;
+    const kvs_cpu_heap *heap = ((cpu_backend *)backend)->heap;
     if (memory->data == NULL) {
         return;
     }
-    if (memory->bytes >= MAPPED_BYTES_MIN) {
+    if (memory->region != 0) {
+        heap->free(heap->context, memory->data, memory->bytes);
+    } else if (memory->bytes >= MAPPED_BYTES_MIN) {
         /* The kernel wipes pages before anyone sees them again. */
         size_t length = (memory->bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
         (void)munmap(memory->data, length);
@@ -538,6 +553,12 @@ static const kvs_backend_table table = {
 
 kvs_status kvs_backend_cpu_open(const char *width, kvs_backend **out, kvs_problem *problem)
 {
+    return kvs_backend_cpu_open_on(NULL, width, out, problem);
+}
+
+kvs_status kvs_backend_cpu_open_on(const kvs_cpu_heap *heap, const char *width, kvs_backend **out,
+                                   kvs_problem *problem)
+{
     const kvs_cpu_kernels *kernels = choose(width, problem);
     if (kernels == NULL) {
         return KVS_INVALID_FIELD;
@@ -547,6 +568,7 @@ kvs_status kvs_backend_cpu_open(const char *width, kvs_backend **out, kvs_proble
         return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for the CPU backend");
     }
     backend->kernels = kernels;
+    backend->heap = heap;
     (void)strcpy(backend->name, "cpu ");
     (void)strncat(backend->name, kernels->name, sizeof backend->name - sizeof "cpu ");
     backend->base.table = &table;

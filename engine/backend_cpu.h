@@ -15,6 +15,19 @@
 extern "C" {
 #endif
 
+/* Where large pieces of memory come from, instead of this process alone. */
+typedef struct kvs_cpu_heap {
+    /* Zeros, page-aligned; NULL: there is none, and the process's own is taken. Any thread. */
+    void *(*alloc)(void *context, size_t bytes, uint64_t *region, uint64_t *region_offset);
+    void (*free)(void *context, void *data, size_t bytes); /* wipes it */
+    void *context;
+} kvs_cpu_heap;
+
+/* `heap` (may be NULL) is borrowed until the backend is closed; otherwise as kvs_backend_cpu_open.
+ */
+kvs_status kvs_backend_cpu_open_on(const kvs_cpu_heap *heap, const char *width, kvs_backend **out,
+                                   kvs_problem *problem) KVS_MUST_CHECK;
+
 /* `width` is "baseline", "avx2" or "avx512"; NULL or "": what the environment's KVSTORED_CPU says,
  * else the widest that this machine runs. KVS_INVALID_FIELD for a width that is unknown or not to
  * be had here; KVS_NO_MEMORY. */

@@ -216,6 +216,8 @@ void kvs_session_post(kvs_session *session, kvs_task *task, uint64_t now_ns);
 typedef struct kvs_value_part {
     kvs_part_header header; /* key and shape point into the store; sequence is the request's */
     const uint8_t *data;
+    uint64_t region; /* 0, or where other processes find the data (engine/backend.h) */
+    uint64_t region_offset;
     kvs_buffer *buffer; /* the receiver's reference: kvs_buffer_unref from any thread */
 } kvs_value_part;
 void kvs_buffer_unref(kvs_buffer *buffer);

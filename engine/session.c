@@ -449,6 +449,8 @@ void kvs_session_give_value(kvs_session *session, kvs_op *op)
                    .payload_bytes = kvs_op_value_bytes(op),
                    .version = {.epoch = session->store->engine->epoch, .count = op->version}},
         .data = op->value->memory.host,
+        .region = op->value->memory.region,
+        .region_offset = op->value->memory.region_offset,
         .buffer = op->value};
     if (op->of_rows) {
         kvs_rows_fill_header(op, &value.header);

@@ -368,6 +368,7 @@ static void run_pull(kvs_task *task, uint64_t now_ns)
     const kvs_pull_view *view = &work->view.pull;
     stream->working++;
     if (!stream->closed) {
+        kvs_replies_share(&stream->replies, view->shared, view->release);
         if (view->all || view->prefix_bytes > 0) {
             pull_listed(stream, view, now_ns);
         } else {
@@ -428,10 +429,8 @@ static kvs_status open_frame(kvs_data_stream *stream, kvs_work *work, kvs_proble
                                "shard_parts is not used: empty_parts of a header stands for parts "
                                "without rows");
     }
-    return view->region == 0
-               ? KVS_OK
-               : kvs_region_payload_begin(&work->shared, kvs_call_context(stream->call),
-                                          stream->session_id, &stream->region, view, problem);
+    return kvs_region_payload_begin(&work->shared, kvs_call_context(stream->call),
+                                    stream->session_id, &stream->region, view, problem);
 }
 
 static kvs_status open_pull(kvs_data_stream *stream, kvs_work *work, kvs_problem *problem)

@@ -101,6 +101,7 @@ static kvs_status start(kvs_grpc_server *server, kvs_problem *problem)
     KVS_TRY(kvs_listener_open(&listener, &server->listener, problem));
     if (options->shm_bytes_max > 0 && kvs_listener_unix_path(server->listener)[0] != '\0') {
         kvs_regions_options regions = {.door = &server->door,
+                                       .arena = options->arena,
                                        .unix_path = kvs_listener_unix_path(server->listener),
                                        .bytes_max = options->shm_bytes_max};
         KVS_TRY(kvs_regions_open(&regions, &server->door.regions, problem));

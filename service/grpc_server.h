@@ -21,6 +21,7 @@ typedef struct kvs_grpc_options {
     kvs_admin *admin;
     const char *address;             /* "127.0.0.1:9400", "[::1]:0"; NULL or "": no TCP */
     const char *unix_path;           /* NULL or "": no Unix socket */
+    struct kvs_arena *arena;         /* borrowed: where values lie; may be NULL */
     uint64_t shm_bytes_max;          /* shared with workers at the Unix socket; 0: none is */
     uint32_t threads;                /* that poll; 0: 1 */
     uint32_t connections_max;        /* 0: 1024 */

@@ -10,6 +10,7 @@
 #include "engine/backend_cpu.h"
 #include "engine/engine.h"
 #include "service/admin.h"
+#include "service/arena.h"
 #include "service/config.h"
 #include "service/epoch.h"
 #include "service/grpc_server.h"
@@ -60,6 +61,8 @@ typedef struct server {
     kvs_config config;
     kvs_epoch epoch;
     kvs_profiler *profiler; /* NULL: no profiles are taken */
+    kvs_arena *arena;       /* NULL: values are in memory of this process alone */
+    kvs_cpu_heap heap;
     kvs_backend *backend;
     kvs_engine *engine;
     kvs_admin *admin;
@@ -109,7 +112,15 @@ static int open_backend(server *self)
         }
         kvs_log(KVS_LOG_INFO, "engine_cpu", "reason=\"%s\"", problem.detail);
     }
-    if (kvs_backend_cpu_open(NULL, &self->backend, &problem) != KVS_OK) {
+    const kvs_cpu_heap *heap = NULL;
+    if (self->config.allow_client_shm && self->config.unix_socket[0] != '\0') {
+        if (kvs_arena_open(&self->arena) != KVS_OK) {
+            return fail(EXIT_START, "no memory is shared", &problem);
+        }
+        self->heap = (kvs_cpu_heap){kvs_arena_alloc, kvs_arena_free, self->arena};
+        heap = &self->heap;
+    }
+    if (kvs_backend_cpu_open_on(heap, NULL, &self->backend, &problem) != KVS_OK) {
         return fail(EXIT_CONFIG, "the CPU engine does not start", &problem);
     }
     return EXIT_CLEAN;
@@ -198,6 +209,7 @@ static int open_doors(server *self)
         .admin = self->admin,
         .address = config->grpc_address,
         .unix_path = config->unix_socket,
+        .arena = self->arena,
         .shm_bytes_max = config->allow_client_shm ? config->shm_max_bytes : 0,
         .threads = config->grpc_threads,
         .connections_max = config->max_connections,
@@ -339,6 +351,7 @@ static int stop(server *self)
     if (self->backend != NULL) {
         self->backend->table->close(self->backend);
     }
+    kvs_arena_close(self->arena);
     kvs_profiler_close(self->profiler);
     kvs_epoch_close(&self->epoch);
     return code;

@@ -39,6 +39,9 @@ kvs_status kvs_region_payload_begin(kvs_region_payload *payload, const kvs_door 
                                     kvs_frame_view *frame, kvs_problem *problem)
 {
     kvs_payload whole = {0};
+    if (frame->region == 0) {
+        return KVS_OK;
+    }
     KVS_TRY(find_region(door, session, last, frame->region, problem));
     KVS_TRY(make_room(payload, frame->part_count, problem));
     const kvs_region *region = *last;

@@ -16,10 +16,10 @@ typedef struct kvs_region_payload {
     size_t room;
 } kvs_region_payload;
 
-/* Fills frame->payload. *last is a reference to the region that the stream's frame before was in,
- * or NULL, and becomes one to this one's. KVS_INVALID_FIELD: it is none of the session's, a part
- * lies outside, or is encoded: what is judged and then read must not change in between.
- * KVS_UNAVAILABLE: the region is gone. KVS_NO_MEMORY */
+/* Fills frame->payload, if the frame is in a region. *last is a reference to the region that the
+ * stream's frame before was in, or NULL, and becomes one to this one's. KVS_INVALID_FIELD: it is
+ * none of the session's, a part lies outside, or is encoded: what is judged and then read must not
+ * change in between. KVS_UNAVAILABLE: the region is gone. KVS_NO_MEMORY */
 kvs_status kvs_region_payload_begin(kvs_region_payload *payload, const kvs_door *door,
                                     const uint8_t session[KVS_SESSION_ID_BYTES], kvs_region **last,
                                     kvs_frame_view *frame, kvs_problem *problem) KVS_MUST_CHECK;

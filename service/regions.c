@@ -93,7 +93,7 @@ kvs_status kvs_regions_find(kvs_regions *regions, uint64_t number,
     }
     (void)pthread_mutex_unlock(&regions->mutex);
     if (found == NULL) {
-        return kvs_problem_set(problem, KVS_INVALID_FIELD, "the session has no region %llu",
+        return kvs_problem_set(problem, KVS_UNAVAILABLE, "the session has no region %llu",
                                (unsigned long long)number);
     }
     *out = found;
@@ -139,15 +139,27 @@ static uint32_t count_of(kvs_regions *regions, int connection)
     return count;
 }
 
-/* Takes the bytes from what all regions may have together. */
+/* Takes the bytes from what all regions may have together. Any thread. */
 static bool charge(kvs_regions *regions, uint64_t bytes)
 {
     uint64_t used = atomic_load_explicit(&regions->bytes, memory_order_relaxed);
-    if (bytes > regions->options.bytes_max || used > regions->options.bytes_max - bytes) {
-        return false;
-    }
-    atomic_fetch_add_explicit(&regions->bytes, bytes, memory_order_relaxed);
+    do {
+        if (bytes > regions->options.bytes_max || used > regions->options.bytes_max - bytes) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&regions->bytes, &used, used + bytes,
+                                                    memory_order_relaxed, memory_order_relaxed));
     return true;
+}
+
+bool kvs_regions_hold(kvs_regions *regions, uint64_t bytes)
+{
+    return charge(regions, bytes);
+}
+
+void kvs_regions_unhold(kvs_regions *regions, uint64_t bytes)
+{
+    atomic_fetch_sub_explicit(&regions->bytes, bytes, memory_order_relaxed);
 }
 
 static kvs_status make_region(kvs_regions *regions, int connection, const uint8_t *session,
@@ -163,8 +175,9 @@ static kvs_status make_region(kvs_regions *regions, int connection, const uint8_
                                (unsigned long long)bytes);
     }
     kvs_region *region = calloc(1, sizeof *region);
-    kvs_status status =
-        region == NULL ? KVS_NO_MEMORY : kvs_region_make((size_t)bytes, &region->map, fd);
+    kvs_status status = region == NULL
+                            ? KVS_NO_MEMORY
+                            : kvs_region_make((size_t)bytes, KVS_REGION_PEER, &region->map, fd);
     if (status != KVS_OK) {
         free(region);
         atomic_fetch_sub_explicit(&regions->bytes, bytes, memory_order_relaxed);
@@ -198,6 +211,14 @@ static bool answer(int connection, const reply *from, int fd)
     }
     size_t used = kvstored__v1__region_reply__pack(from, bytes);
     return kvs_region_send(connection, bytes, used, fd);
+}
+
+/* With the descriptor, which is closed here. */
+static bool send_region(int connection, const reply *from, int fd)
+{
+    bool sent = answer(connection, from, fd);
+    (void)close(fd);
+    return sent;
 }
 
 static bool refuse(int connection, const kvs_problem *problem)
@@ -238,6 +259,20 @@ static bool serve(kvs_regions *regions, int connection, const request *in)
         }
         return answer(connection, &out, -1);
     }
+    if (in->map != 0) {
+        size_t mapped;
+        fd = regions->options.arena == NULL
+                 ? -1
+                 : kvs_arena_descriptor(regions->options.arena, in->map, &mapped);
+        if (fd < 0) {
+            (void)kvs_problem_set(&problem, KVS_INVALID_FIELD, "no region %llu has values",
+                                  (unsigned long long)in->map);
+            return refuse(connection, &problem);
+        }
+        out.region = in->map;
+        out.bytes = mapped;
+        return send_region(connection, &out, fd);
+    }
     uint64_t bytes = in->bytes > UINT64_MAX - PAGE_BYTES
                          ? in->bytes
                          : (in->bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
@@ -247,9 +282,7 @@ static bool serve(kvs_regions *regions, int connection, const request *in)
     }
     out.region = region->number;
     out.bytes = bytes;
-    bool sent = answer(connection, &out, fd);
-    (void)close(fd);
-    return sent;
+    return send_region(connection, &out, fd);
 }
 
 /* One message. False: the connection is to be closed. */

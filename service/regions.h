@@ -12,14 +12,16 @@
 #ifndef KVS_SERVICE_REGIONS_H
 #define KVS_SERVICE_REGIONS_H
 
+#include "service/arena.h"
 #include "service/door.h"
 
 typedef struct kvs_region kvs_region;
 
 typedef struct kvs_regions_options {
     kvs_door *door;        /* borrowed: knows the sessions */
+    kvs_arena *arena;      /* borrowed: where values lie that are read in place; or NULL */
     const char *unix_path; /* the socket is at this path with ".shm" behind it */
-    uint64_t bytes_max;    /* of all regions together */
+    uint64_t bytes_max;    /* of all regions, and values that are read in place, together */
 } kvs_regions_options;
 
 /* KVS_IO_ERROR: the socket is not to be had. KVS_NO_MEMORY */
@@ -30,10 +32,15 @@ kvs_status kvs_regions_open(const kvs_regions_options *options, kvs_regions **ou
 void kvs_regions_close(kvs_regions *regions);
 void kvs_regions_free(kvs_regions *regions); /* after the last call; accepts NULL */
 
-/* A reference to the region of that number, if it is the session's. KVS_INVALID_FIELD */
+/* A reference to the region of that number, if it is the session's. KVS_UNAVAILABLE: its connection
+ * may have ended */
 kvs_status kvs_regions_find(kvs_regions *regions, uint64_t number,
                             const uint8_t session[KVS_SESSION_ID_BYTES], kvs_region **out,
                             kvs_problem *problem) KVS_MUST_CHECK;
+
+/* Bytes of values that a worker reads where they lie. False: they are over the bound. */
+bool kvs_regions_hold(kvs_regions *regions, uint64_t bytes);
+void kvs_regions_unhold(kvs_regions *regions, uint64_t bytes);
 
 uint64_t kvs_region_number(const kvs_region *region);
 /* Has its connection ended? */

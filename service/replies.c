@@ -159,11 +159,13 @@ static size_t frame_parts(const kvs_value_part *parts, size_t count, uint64_t *b
 {
     size_t taken = 0;
     uint64_t with_ids = 0;
+    uint64_t region = parts[0].region;
     *bytes = 0;
     while (taken < count && taken < KVS_FRAME_PARTS_MAX) {
         const kvs_part_header *header = &parts[taken].header;
         with_ids += header->payload_bytes + header->row_ids_bytes;
-        if (taken > 0 && with_ids > KVS_FRAME_PAYLOAD_BYTES_MAX) {
+        if (taken > 0 &&
+            (with_ids > KVS_FRAME_PAYLOAD_BYTES_MAX || parts[taken].region != region)) {
             break;
         }
         *bytes += header->payload_bytes;
@@ -195,6 +197,78 @@ static bool write_frame(kvs_replies *replies, kvs_send *send, const kvs_value_pa
     return done && flush_small(replies, send);
 }
 
+/* ------------------------------------------------------------------ values that stay where they
+ * are */
+
+typedef struct kvs_hold {
+    uint64_t number;
+    uint64_t bytes;
+    kvs_buffer *buffer;
+} kvs_hold;
+
+static kvs_regions *regions_of(const kvs_replies *replies)
+{
+    return ((kvs_door *)kvs_call_context(replies->call))->regions;
+}
+
+static void drop_holds(kvs_replies *replies, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        kvs_regions_unhold(regions_of(replies), replies->holds[i].bytes);
+        kvs_buffer_unref(replies->holds[i].buffer);
+    }
+    replies->hold_count -= count;
+    if (count > 0) {
+        memmove(replies->holds, replies->holds + count, replies->hold_count * sizeof(kvs_hold));
+    }
+}
+
+void kvs_replies_share(kvs_replies *replies, bool shares, uint64_t release)
+{
+    size_t count = 0;
+    while (count < replies->hold_count && replies->holds[count].number <= release) {
+        count++;
+    }
+    drop_holds(replies, count);
+    replies->shares = shares;
+}
+
+/* False: they go as data. */
+static bool may_hold(kvs_replies *replies, const kvs_value_part *parts, size_t count,
+                     uint64_t bytes)
+{
+    void *holds = replies->holds;
+    bool room = true;
+    if (!replies->shares || regions_of(replies) == NULL || parts[0].region == 0) {
+        return false;
+    }
+    while (room && replies->hold_max < replies->hold_count + count) {
+        room = grow(&holds, &replies->hold_max, replies->hold_max, sizeof(kvs_hold));
+        replies->holds = holds;
+    }
+    return room && kvs_regions_hold(regions_of(replies), bytes);
+}
+
+/* A frame without data. The buffers are held in any case. */
+static bool write_places(kvs_replies *replies, kvs_send *send, const kvs_value_part *parts,
+                         size_t count)
+{
+    kvs_reply_view view = {.kind = KVS_REPLY_FRAME};
+    view.frame.parts = replies->headers;
+    view.frame.part_count = count;
+    view.frame.region = parts[0].region;
+    view.frame.hold = ++replies->last_hold;
+    for (size_t i = 0; i < count; i++) {
+        replies->headers[i] = parts[i].header;
+        replies->headers[i].region_offset = parts[i].region_offset;
+        replies->holds[replies->hold_count++] =
+            (kvs_hold){view.frame.hold, parts[i].header.payload_bytes, parts[i].buffer};
+    }
+    replies->head.used = 0;
+    return kvs_reply_encode(&replies->head, &view, 0) == KVS_OK &&
+           kvs_send_copy(send, replies->head.bytes, replies->head.used);
+}
+
 static void send_values(kvs_replies *replies, bool more)
 {
     size_t sent = 0;
@@ -215,7 +289,9 @@ static void send_values(kvs_replies *replies, bool more)
                 kvs_buffer_unref(parts[i].buffer);
             }
             replies->failed = true;
-        } else if (write_frame(replies, send, parts, count, bytes)) {
+        } else if (may_hold(replies, parts, count, bytes)
+                       ? write_places(replies, send, parts, count)
+                       : write_frame(replies, send, parts, count, bytes)) {
             kvs_send_commit(replies->call, send, bytes,
                             more || sent + count < replies->value_count);
         } else {
@@ -273,6 +349,7 @@ void kvs_replies_drop(kvs_replies *replies)
     replies->value_count = 0;
     replies->ack_count = 0;
     replies->credit_bytes = 0;
+    drop_holds(replies, replies->hold_count);
 }
 
 void kvs_replies_deinit(kvs_replies *replies)
@@ -281,6 +358,7 @@ void kvs_replies_deinit(kvs_replies *replies)
     free(replies->acks);
     free(replies->values);
     free(replies->headers);
+    free(replies->holds);
     kvs_head_deinit(&replies->head);
     kvs_head_deinit(&replies->small);
 }

@@ -1,8 +1,9 @@
 /* What a data stream is to tell its peer, gathered over a turn into few messages.
  *
  * Acks and credit add up while an earlier message is still on its way; values fill frames, whose
- * payload is borrowed from the version's own bytes. Order of a pump: credit, values, acks, so that
- * a value is always seen before its ack.
+ * payload is borrowed from the version's own bytes, or that name the place where a peer on this
+ * machine reads them: such a version is held until the peer releases it. Order of a pump: credit,
+ * values, acks, so that a value is always seen before its ack.
  *
  * Threads: the holder of the stream's session. Memory: owns the buffers of values that wait.
  * Errors: without memory `failed` is set; the stream is then to be finished.
@@ -12,6 +13,7 @@
 
 #include "api/codec.h"
 #include "engine/engine.h"
+#include "service/regions.h"
 #include "service/rpc.h"
 
 typedef struct kvs_replies {
@@ -24,6 +26,10 @@ typedef struct kvs_replies {
     kvs_part_header *headers; /* of the frame that is being written */
     size_t header_max;
     kvs_head head, small;
+    bool shares;            /* values may be answered by their place */
+    struct kvs_hold *holds; /* what the peer reads where it lies, by number */
+    size_t hold_count, hold_max;
+    uint64_t last_hold;
     bool failed;
 } kvs_replies;
 
@@ -37,6 +43,10 @@ void kvs_replies_value(kvs_replies *replies, const kvs_value_part *part);
 
 /* Sends all that waits, unless two messages are still under way: then more may gather. */
 void kvs_replies_pump(kvs_replies *replies);
+
+/* From here on values may be answered by their place, or not; and the peer needs holds up to that
+ * number no more. */
+void kvs_replies_share(kvs_replies *replies, bool shares, uint64_t release);
 
 /* Nothing waits here (though perhaps in the call). */
 bool kvs_replies_empty(const kvs_replies *replies);

@@ -116,6 +116,9 @@ static void a_push_at_the_socket_sends_no_bytes(void **state)
     kv_statistics after = count(kv);
     assert_int_equal(after.bytes_sent, before.bytes_sent);
     assert_int_equal(after.bytes_shared - before.bytes_shared, 2 * LARGE * sizeof(float));
+    /* Two parts and some, which is page enough too. */
+    assert_int_equal(after.bytes_mapped - before.bytes_mapped, 2 * LARGE * sizeof(float));
+    assert_int_equal(after.bytes_received, before.bytes_received);
     fill(own, 3); /* the caller's own memory, which nobody shares */
     push_large(kv, own, KV_BORROW);
     check_value(kv, 3);

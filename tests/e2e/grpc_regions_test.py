@@ -5,12 +5,16 @@ import fcntl
 import mmap
 import os
 import pathlib
+import queue
 import random
+import re
 import signal
 import socket
 import tempfile
+import threading
 import time
 import unittest
+import urllib.request
 
 import support
 from support import Case, Server, Worker, grpc, pb
@@ -72,7 +76,7 @@ def count_descriptors(server):
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
 
 
-class Regions(Case):
+class Shared(Case):
     FLAGS = ("--allow-client-shm", "--shm-max-bytes", "64MiB")
 
     def setUp(self):
@@ -115,6 +119,18 @@ class Regions(Case):
         self.worker.sequence -= len(frame.parts)
         self.worker.last[frame.parts[0].key] = frame.parts[0].after
 
+    def metric(self, name):
+        text = urllib.request.urlopen(f"http://{self.server.http}/metrics").read().decode()
+        return float(re.search(f"^{name} (.*)$", text, re.M).group(1))
+
+    def wait_for(self, condition):
+        end = time.monotonic() + 10
+        while not condition():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
+
+class Regions(Shared):
     def test_a_push_takes_its_payload_from_the_region(self):
         number, mapped, _ = self.link.make(2 * MIB)
         values = [random.uniform(-1, 1) for _ in range(PART + 5)]
@@ -154,9 +170,9 @@ class Regions(Case):
             frame = other.frame([header], b"", region=number)
             with self.assertRaises(grpc.RpcError) as caught:
                 list(other.kv.Push(iter([frame]), timeout=10))
-            self.assertEqual(caught.exception.code(), CODE.INVALID_ARGUMENT)
+            self.assertEqual(caught.exception.code(), CODE.UNAVAILABLE)
         headers, _ = self.headers("k", [1.0] * 6, 0)
-        self.stream_refused(CODE.INVALID_ARGUMENT, "no region", self.frame(99, *headers))
+        self.stream_refused(CODE.UNAVAILABLE, "no region", self.frame(99, *headers))
         self.still_serves()
 
     def other(self):
@@ -199,27 +215,30 @@ class Regions(Case):
         reply, _ = self.link.send(release=number)
         self.assertFalse(reply.HasField("problem"))
         headers, _ = self.headers("k", [0.0] * 6, 0)
-        self.stream_refused(CODE.INVALID_ARGUMENT, "no region", self.frame(number, *headers))
+        self.stream_refused(CODE.UNAVAILABLE, "no region", self.frame(number, *headers))
         self.link.make(60 * MIB)
 
     def test_a_stream_that_outlives_the_connection_is_told(self):
         number, _, _ = self.link.make(4096)
         headers, _ = self.headers("k", [0.0] * 6, 0)
-        frames = [self.frame(number, *headers)]
+        frame = self.frame(number, *headers)
+        applied = threading.Event()
 
         def send():
-            yield frames[0]
+            yield frame
+            applied.wait(10)
             self.link.socket.close()
-            end = time.monotonic() + 10
-            while count_maps(self.server) > 1 and time.monotonic() < end:
-                time.sleep(0.01)
-            time.sleep(0.1)
+            self.wait_for(lambda: self.metric("kvstored_shm_regions") == 0)
             headers, _ = self.headers("k", [0.0] * 6, 0)
             yield self.frame(number, *headers)
 
+        call = self.worker.kv.Push(send(), timeout=20)
         with self.assertRaises(grpc.RpcError) as caught:
-            list(self.worker.kv.Push(send(), timeout=10))
+            for reply in call:
+                if reply.WhichOneof("reply") == "acks":
+                    applied.set()
         self.assertEqual(caught.exception.code(), CODE.UNAVAILABLE)
+        self.assertIn("gone", caught.exception.details())
         self.worker.sequence -= 1
         self.worker.last["k"] -= 1
         self.still_serves()
@@ -270,12 +289,6 @@ class Regions(Case):
         self.link.make(4096)
         self.wait_for(lambda: count_descriptors(self.server) <= before)
 
-    def wait_for(self, condition):
-        end = time.monotonic() + 10
-        while not condition():
-            self.assertLess(time.monotonic(), end)
-            time.sleep(0.01)
-
     def test_workers_that_come_and_die_leave_nothing(self):
         base = count_descriptors(self.server), count_maps(self.server)
         for _ in range(250):
@@ -286,13 +299,14 @@ class Regions(Case):
         self.link.make(60 * MIB)
 
     def test_a_worker_that_is_killed_leaves_nothing(self):
+        maps = count_maps(self.server)
         child = os.fork()
         if child == 0:
             link = Link(self.path, self.worker)
             link.make(60 * MIB)
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(child, 0)
-        self.wait_for(lambda: count_maps(self.server) == 0)
+        self.wait_for(lambda: count_maps(self.server) == maps)
         self.link.make(60 * MIB)
 
     @unittest.skipUnless(os.geteuid() == 0, "only root can be somebody else")
@@ -312,6 +326,97 @@ class Regions(Case):
             os._exit(9)
         _, status = os.waitpid(child, 0)
         self.assertEqual(7, os.waitstatus_to_exitcode(status))
+
+
+class Places(Shared):
+    """Values that are read where the server has them."""
+
+    def ask(self, requests, **fields):
+        """The stream of a pull of "long" by its place, and the frames of its values."""
+        request = self.worker.pull_request("long", shared=True, **fields)
+        requests.put(request)
+        call = self.worker.kv.Pull(iter(requests.get, None), timeout=10)
+        frames = []
+        while sum(header.element_count for frame in frames for header in frame.parts) < PART + 5:
+            reply = next(call)
+            if reply.WhichOneof("reply") == "frame":
+                frames.append(reply.frame)
+        return call, frames
+
+    def read(self, frame):
+        reply, descriptors = self.link.send(map=frame.region)
+        self.assertFalse(reply.HasField("problem"), reply.problem.detail)
+        mapped = mmap.mmap(descriptors[0], reply.bytes, prot=mmap.PROT_READ)
+        self.link.maps.append((mapped, descriptors[0]))
+        header = frame.parts[0]
+        return mapped[header.region_offset:header.region_offset + header.payload_bytes]
+
+    def test_a_pull_names_the_place_and_its_bytes_stay(self):
+        values = [float(i % 1000) for i in range(PART + 5)]
+        self.worker.push("long", values)
+        requests = queue.Queue()
+        call, frames = self.ask(requests)
+        shared = [frame for frame in frames if frame.region != 0]
+        self.assertEqual(1, len(shared))    # the part of 20 bytes is no page, and goes as data
+        self.assertEqual(b"", shared[0].data)
+        self.assertEqual(support.pack(values[:PART]), self.read(shared[0]))
+        for i in range(4):                  # updates go elsewhere
+            self.worker.push("long", [float(i)] * (PART + 5))
+            self.assertEqual(support.pack(values[:PART]), self.read(shared[0]))
+        self.assertEqual(4 * PART, self.metric("kvstored_shm_bytes"))
+        requests.put(self.worker.pull_request(release=shared[0].hold))
+        self.wait_for(lambda: self.metric("kvstored_shm_bytes") == 0)
+        requests.put(None)
+        list(call)
+
+    def test_nobody_but_the_server_writes_there(self):
+        requests = queue.Queue()
+        call, frames = self.ask(requests)
+        reply, (descriptor,) = self.link.send(map=frames[0].region)
+        with self.assertRaises(PermissionError):
+            mmap.mmap(descriptor, reply.bytes)
+        with self.assertRaises(PermissionError):
+            os.pwrite(descriptor, b"x", 0)
+        again = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR)
+        with self.assertRaises(PermissionError):
+            mmap.mmap(again, reply.bytes)
+        with self.assertRaises(PermissionError):
+            os.ftruncate(again, 0)
+        libc = ctypes.CDLL(None)
+        self.assertNotEqual(0, libc.fallocate(again, PUNCH_HOLE, ctypes.c_int64(0),
+                                              ctypes.c_int64(MIB)))
+        os.close(again)
+        os.close(descriptor)
+        requests.put(None)
+        list(call)
+
+    def test_a_stream_that_ends_holds_nothing(self):
+        requests = queue.Queue()
+        call, _ = self.ask(requests)
+        self.assertEqual(4 * PART, self.metric("kvstored_shm_bytes"))
+        call.cancel()
+        self.wait_for(lambda: self.metric("kvstored_shm_bytes") == 0)
+        self.still_serves()
+
+    def test_beyond_the_bound_values_go_as_data(self):
+        self.link.make(64 * MIB)
+        requests = queue.Queue()
+        call, frames = self.ask(requests)
+        self.assertEqual([0], [frame.region for frame in frames if frame.region != 0] or [0])
+        self.assertEqual(4 * (PART + 5), sum(len(frame.data) for frame in frames))
+        requests.put(None)
+        list(call)
+
+    def test_a_region_that_is_not_there_is_refused(self):
+        for number in (1, 1 << 63, (1 << 63) + 77, 2**64 - 1):
+            self.assertEqual("INVALID_FIELD", self.link.refused(map=number))
+
+    def test_a_snapshot_comes_by_its_place_too(self):
+        requests = queue.Queue()
+        call, frames = self.ask(requests, snapshot=True)
+        self.assertNotEqual(0, frames[0].region)
+        requests.put(None)
+        list(call)
 
 
 class Without(Case):

@@ -34,6 +34,8 @@ class Shared(case.Case):
                 after = kv.statistics()
                 self.assertEqual(before["bytes_sent"], after["bytes_sent"])
                 self.assertEqual(3 << 20, after["bytes_shared"] - before["bytes_shared"])
+                self.assertEqual(before["bytes_received"], after["bytes_received"])
+                self.assertEqual(2 << 20, after["bytes_mapped"] - before["bytes_mapped"])
                 # Far more than the server shares, if it were not given back.
                 for _ in range(200):
                     kv.empty(4 << 20)[0] = 1

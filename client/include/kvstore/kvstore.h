@@ -227,6 +227,7 @@ typedef struct kv_statistics {
     uint64_t reconnects, replayed_parts, parts_pushed, parts_pulled, bytes_sent, bytes_received;
     uint64_t messages_sent; /* frames and pull requests */
     uint64_t bytes_shared;  /* of values that the server read where they lay (kv_alloc) */
+    uint64_t bytes_mapped;  /* of values that were read where the server has them */
 } kv_statistics;
 KV_API void kv_count(kv_store *kv, kv_statistics *out);
 

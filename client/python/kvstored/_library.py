@@ -38,7 +38,7 @@ class Options(Structure):
 
 
 STATISTICS = ("reconnects", "replayed_parts", "parts_pushed", "parts_pulled", "bytes_sent",
-              "bytes_received", "messages_sent", "bytes_shared")
+              "bytes_received", "messages_sent", "bytes_shared", "bytes_mapped")
 
 
 class Statistics(Structure):

@@ -31,7 +31,7 @@ my %options = (
     credit_bytes    => [40, 'Q'],
 );
 my @counters = qw(reconnects replayed_parts parts_pushed parts_pulled bytes_sent bytes_received
-    messages_sent bytes_shared);
+    messages_sent bytes_shared bytes_mapped);
 
 my %open; # by pointer, weak: what END closes
 

@@ -213,6 +213,7 @@ static const kvs_client_table dist_table = {
     .load_states = kvs_dist_load_states,
     .count = dist_count,
     .shared = dist_shared,
+    .view = kvs_dist_view,
     .close = dist_close,
 };
 

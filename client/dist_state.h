@@ -17,6 +17,7 @@
  *   dist_words.c    who is missing when a deadline has passed
  *   dist_init.c     init
  *   dist_states.c   optimizer states as files
+ *   dist_view.c     values that are read where the server has them
  *
  * Threads: everything here is under dist->mutex unless it says otherwise. Requests fail and items
  *   are freed on the I/O thread alone, so that it may write to outs without the mutex.
@@ -268,6 +269,11 @@ kvs_status kvs_item_check_rows(const kvs_item *item, const kvs_part_header *head
                                kvs_arrival *out, kvs_problem *problem) KVS_MUST_CHECK;
 /* Is it in a form that was asked for, and of as many bytes as that takes? */
 bool kvs_item_fits(const kvs_item *item, const kvs_part_header *header, const kvs_arrival *arrival);
+
+/* ------------------------------------------------------------------ dist_view.c */
+
+kvs_status kvs_dist_view(kv_store *kv, const char *name, size_t name_bytes, kv_view **out,
+                         kvs_problem *problem);
 
 /* ------------------------------------------------------------------ dist_flight.c */
 

@@ -128,7 +128,7 @@ static uint32_t *place_of(const key_places *places, const kvs_groups *groups, co
     return &places->slots[i];
 }
 
-static kvs_status read_key(const kv_key *key, kvs_group *out, kvs_problem *problem)
+kvs_status kvs_group_name(const kv_key *key, kvs_group *out, kvs_problem *problem)
 {
     out->key = *key;
     if (key->name == NULL) {
@@ -164,7 +164,7 @@ static kvs_status collect_keys(const kvs_arguments *arguments, kvs_groups *group
     for (size_t i = 0; i < arguments->count; i++) {
         kvs_group *group = &groups->list[groups->count];
         *group = (kvs_group){0};
-        KVS_TRY(read_key(&arguments->keys[i], group, problem));
+        KVS_TRY(kvs_group_name(&arguments->keys[i], group, problem));
         if ((arguments->keys[i].name == NULL) != (arguments->keys[0].name == NULL)) {
             return kvs_problem_set(problem, KVS_INVALID_FIELD,
                                    "keys are names or numbers, not both: %s", group->name);

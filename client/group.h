@@ -47,6 +47,9 @@ kvs_status kvs_groups_make(const kvs_arguments *arguments, kvs_groups *out,
                            kvs_problem *problem) KVS_MUST_CHECK;
 void kvs_groups_deinit(kvs_groups *groups);
 
+/* Name and bytes of out from the key. */
+kvs_status kvs_group_name(const kv_key *key, kvs_group *out, kvs_problem *problem) KVS_MUST_CHECK;
+
 uint64_t kvs_array_elements(const kv_array *array);
 size_t kvs_array_bytes(const kv_array *array);
 void kvs_array_shape(const kv_array *array, kvs_shape *out);

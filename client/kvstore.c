@@ -405,6 +405,21 @@ kv_status kv_load_optimizer_states(kv_store *kv, const char *path)
     return kvs_client_finish(kv, status, &problem);
 }
 
+kv_status kv_view_open(kv_store *kv, const kv_key *key, kv_view **out)
+{
+    kvs_problem problem = {0};
+    kvs_group group = {.name = NULL};
+    *out = NULL;
+    kvs_status status = kvs_group_name(key, &group, &problem);
+    if (status == KVS_OK) {
+        status = kv->table->wait_all(kv, KV_FOREVER, &problem);
+    }
+    if (status == KVS_OK) {
+        status = kv->table->view(kv, group.name, group.name_bytes, out, &problem);
+    }
+    return kvs_client_finish(kv, status, &problem);
+}
+
 void kv_free(void *memory)
 {
     free(memory);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "client/local_state.h"
+#include "client/view.h"
 #include "engine/optimizer.h"
 
 #include <stdlib.h>
@@ -247,6 +248,50 @@ static void local_count(kv_store *kv, kv_statistics *out)
     (void)pthread_mutex_unlock(&kv->order);
 }
 
+/* A copy: the engine's parts do not lie one after another. */
+static kvs_status copy_view(kv_view *view, const kvs_snapshot *from, kvs_problem *problem)
+{
+    const kvs_key_info *info = &from->info;
+    KVS_TRY(kvs_view_shape(view, info->dtype, &info->shape, problem));
+    view->version = info->version;
+    for (size_t i = 0; i < from->parts; i++) {
+        uint64_t first = i * info->part_elements;
+        uint64_t left = info->elements - first;
+        uint64_t count = left < info->part_elements ? left : info->part_elements;
+        kvs_span span = {from->data[i], (size_t)count * kvs_dtype_bytes(info->dtype)};
+        kvs_payload payload = {.spans = &span, .count = 1, .bytes = span.bytes};
+        KVS_TRY(kvs_view_copy(view, first, &payload, problem));
+    }
+    kvs_view_seal(view);
+    return KVS_OK;
+}
+
+static kvs_status local_view(kv_store *kv, const char *name, size_t name_bytes, kv_view **out,
+                             kvs_problem *problem)
+{
+    kvs_local *self = (kvs_local *)kv;
+    kvs_snapshot snapshot;
+    kvs_local_waiter waiter;
+    kvs_local_waiter_init(&waiter);
+    (void)pthread_mutex_lock(&kv->order);
+    kvs_store_read(self->store, name, name_bytes, &snapshot, &waiter.waiter, kvs_clock_now_ns());
+    kvs_status status = kvs_local_wait(self, &waiter, problem);
+    (void)pthread_mutex_unlock(&kv->order);
+    if (status != KVS_OK) {
+        return status;
+    }
+    kv_view *view = kvs_view_make();
+    status = view == NULL ? kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a view")
+                          : copy_view(view, &snapshot, problem);
+    kvs_snapshot_deinit(&snapshot);
+    if (status != KVS_OK) {
+        kv_view_free(view);
+        return status;
+    }
+    *out = view;
+    return KVS_OK;
+}
+
 /* ------------------------------------------------------------------ opening, closing */
 
 static void close_parts(kvs_local *self)
@@ -287,6 +332,7 @@ static const kvs_client_table local_table = {
     .save_states = kvs_local_save_states,
     .load_states = kvs_local_load_states,
     .count = local_count,
+    .view = local_view,
     .close = local_close,
 };
 

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -300,6 +301,22 @@ const uint8_t *kvs_shared_read(kvs_shared *shared, uint64_t region, uint64_t off
     }
     (void)pthread_mutex_unlock(&shared->mutex);
     return found;
+}
+
+bool kvs_shared_map(kvs_shared *shared, uint64_t region, uint64_t offset, uint64_t bytes, void *at)
+{
+    bool mapped = false;
+    if (shared == NULL) {
+        return false;
+    }
+    (void)pthread_mutex_lock(&shared->mutex);
+    const source *in = find_source(shared, region);
+    if (in != NULL && offset <= in->map.bytes && bytes <= in->map.bytes - offset) {
+        mapped = mmap(at, (size_t)bytes, PROT_READ, MAP_SHARED | MAP_FIXED, in->fd,
+                      (off_t)offset) != MAP_FAILED;
+    }
+    (void)pthread_mutex_unlock(&shared->mutex);
+    return mapped;
 }
 
 bool kvs_shared_works(kvs_shared *shared)

@@ -34,6 +34,9 @@ void kvs_shared_free(kvs_shared *shared, uint8_t *memory, size_t bytes); /* of o
  * stays until the session's end. */
 const uint8_t *kvs_shared_read(kvs_shared *shared, uint64_t region, uint64_t offset,
                                uint64_t bytes);
+/* The same bytes' pages in the place of those at `at`: all are on the bounds of pages. False: they
+ * are not to be had. Any thread. */
+bool kvs_shared_map(kvs_shared *shared, uint64_t region, uint64_t offset, uint64_t bytes, void *at);
 /* Is there anything to be asked of the server? */
 bool kvs_shared_works(kvs_shared *shared);
 

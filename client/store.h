@@ -56,6 +56,8 @@ typedef struct kvs_client_table {
                               kvs_problem *problem);
     kvs_status (*load_states)(kv_store *kv, const char *path, kvs_problem *problem);
     void (*count)(kv_store *kv, kv_statistics *out);
+    kvs_status (*view)(kv_store *kv, const char *name, size_t name_bytes, kv_view **out,
+                       kvs_problem *problem);
     /* Whose memory the server reads; NULL: none. Borrowed. */
     kvs_shared *(*shared)(kv_store *kv);
     /* Waits, says goodbye, frees all but the part that is common. */

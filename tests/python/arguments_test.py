@@ -163,11 +163,6 @@ class Arguments(case.Case):
         del value
         self.assertEqual(known - 2, len(kvstored._arguments._borrowable) - 1)
 
-    def test_what_is_not_built_says_so(self):
-        for call in (lambda: self.kv.view("w"),):
-            with self.refused("UNIMPLEMENTED"):
-                call()
-
     def test_an_error_says_what_and_what_to_do(self):
         with self.assertRaises(kvstored.KVStoreError) as caught:
             self.pulled("nothing", 1)

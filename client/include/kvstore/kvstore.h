@@ -123,6 +123,19 @@ KV_API kv_status kv_init(kv_store *kv, const kv_key *keys, const kv_array *value
 KV_API kv_status kv_alloc(kv_store *kv, uint64_t bytes, void **out);
 KV_API void kv_dealloc(void *memory); /* accepts NULL */
 
+/* The whole value of a key at one version, after what this store has pushed, to be read. Where the
+ * server shares memory it moves no bytes: it is the server's own memory, kept as it is while the
+ * view is open, and updates go elsewhere; else it is a copy. An open view keeps a connection, and
+ * its bytes count for the server's bound (--shm-max-bytes). kv_view_get tells dtype, shape and
+ * where it lies; all of that is the view's. kv_view_mapped: the bytes that were not moved. Views
+ * may be freed after the store, but once it is closed, or the server has ended the session, the
+ * server keeps nothing for them: what they show may then change. */
+typedef struct kv_view kv_view;
+KV_API kv_status kv_view_open(kv_store *kv, const kv_key *key, kv_view **out);
+KV_API void kv_view_get(const kv_view *view, kv_array *out);
+KV_API uint64_t kv_view_mapped(const kv_view *view);
+KV_API void kv_view_free(kv_view *view); /* accepts NULL */
+
 /* Flags of push, pushpull. */
 #define KV_BORROW 1u /* do not copy the values: they stay as they are until waited for */
 

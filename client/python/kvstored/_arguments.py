@@ -316,6 +316,20 @@ def array_at(place: Any) -> Numbers:
     return view
 
 
+def array_of_view(library: Any, view: int) -> Numbers:
+    """The array of a kv_view, which is freed with the last array of it."""
+    found = _library.Array()
+    library.kv_view_get(view, ctypes.byref(found))
+    shape = tuple(found.shape[i] for i in range(found.rank))
+    kind = dtype_of(found.dtype)
+    nbytes = math.prod(shape) * kind.itemsize
+    memory = numpy.ctypeslib.as_array((ctypes.c_uint8 * max(nbytes, 1)).from_address(found.data))
+    weakref.finalize(memory.base, library.kv_view_free, view)
+    memory.flags.writeable = False
+    made: Numbers = memory[:nbytes].view(kind).reshape(shape)
+    return made
+
+
 def key_of(key: _library.Key) -> KeyLike:
     """The key that a callback is given."""
     name: Optional[bytes] = key.name

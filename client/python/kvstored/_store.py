@@ -13,8 +13,8 @@ from collections import deque
 from typing import Any, Callable, Literal, Optional, Sequence, Union, overload
 
 from . import _library, _native
-from ._arguments import KeyLike, Numbers, Packed, Shape, array_at, bytes_of, empty_at, key_of, \
-    may_borrow, read_int
+from ._arguments import KeyLike, Numbers, Packed, Shape, array_at, array_of_view, bytes_of, \
+    empty_at, field_error, key_of, may_borrow, pack_keys, read_int, read_keys
 from ._errors import KVStoreError
 from ._native import Handle
 from ._rows import PackedRows, all_rows, drop_rows, has_rows
@@ -259,9 +259,19 @@ class KVStore:
         self._native.quick(self._library.kv_alloc, bytes_of(shape, dtype), ctypes.byref(address))
         return empty_at(address.value or 0, self._library.kv_dealloc, shape, dtype)
 
-    def view(self, key: KeyLike) -> Any:
-        """A read-only array over shared memory."""
-        raise KVStoreError("UNIMPLEMENTED", "shared memory: not in this version")
+    def view(self, key: KeyLike) -> Numbers:
+        """The whole value at one version, after what this store has pushed, as a read-only array.
+
+        Where the server shares memory no bytes are moved: the array is the server's own memory,
+        which it keeps as it is while array and store are there. Else it is a copy.
+        """
+        keys, several = read_keys(key)
+        if several:
+            raise field_error("a view is of one key, not of a list")
+        found = ctypes.c_void_p()
+        packed = pack_keys(keys)
+        self._native.call(self._library.kv_view_open, packed, ctypes.byref(found), keep=packed)
+        return array_of_view(self._library, found.value or 0)
 
     def wait(self, timeout: Optional[float] = None) -> None:
         """Until all that is under way is over. Raises the first failure among it."""

@@ -13,7 +13,7 @@
 /* The same of rows. */
 static kvs_status update_rows(kvs_shard *shard, kvs_part *part, kvs_op *op)
 {
-    kvs_status status = kvs_rows_reserve(shard, part, op);
+    kvs_status status = op->whole ? KVS_OK : kvs_rows_reserve(shard, part, op);
     if (status == KVS_OK) {
         kvs_source source = kvs_op_source(op);
         kvs_rows_add(shard, part, op, &source);
@@ -84,6 +84,41 @@ static void push(kvs_shard *shard, kvs_op *op)
     kvs_round_answer(shard, op, status);
 }
 
+/* ------------------------------------------------------------------ whole, in a local store */
+
+/* All the memory that the push takes, so that it cannot fail any more. */
+static kvs_status reserve(kvs_shard *shard, kvs_part *part, kvs_op *op)
+{
+    if (op->status != KVS_OK) {
+        return op->status;
+    }
+    kvs_batch_touch(&shard->batch, part);
+    if (kvs_part_is_sparse(part)) {
+        KVS_TRY(kvs_rows_reserve(shard, part, op));
+        return kvs_rows_prepare(shard, part, op->row_count);
+    }
+    KVS_TRY(kvs_update_prepare(shard, part, part->binding == NULL || op->codec != KVS_CODEC_NONE));
+    return part->binding == NULL ? KVS_OK : kvs_update_own(shard, part);
+}
+
+/* The pushes of all parts are there. What was taken for one that fails stays for the next. */
+static void push_whole(kvs_shard *shard, kvs_key *key)
+{
+    kvs_status status = KVS_OK;
+    for (uint64_t i = 0; i < key->part_count && status == KVS_OK; i++) {
+        status = reserve(shard, &key->parts[i], key->parts[i].later.first);
+    }
+    for (uint64_t i = 0; i < key->part_count; i++) {
+        kvs_part *part = &key->parts[i];
+        kvs_op *op = kvs_op_shift(&part->later);
+        op->status = status;
+        if (status != KVS_OK && kvs_part_is_sparse(part)) {
+            kvs_rows_reset(shard, part);
+        }
+        push(shard, op);
+    }
+}
+
 /* ------------------------------------------------------------------ in the order of the key */
 
 /* Takes out the push whose turn it is, or gives NULL: it is not there, or not known. One that
@@ -108,6 +143,18 @@ static kvs_op *choose(kvs_part *part, kvs_norms_part *record)
     return op;
 }
 
+/* What measures read. In a local store, where nobody reads a value between this and the update, it
+ * takes what that needs as well. */
+static kvs_status prepare(kvs_shard *shard, kvs_part *part)
+{
+    KVS_TRY(kvs_norms_prepare(shard, part));
+    if (shard->store->kind != KVS_LOCAL) {
+        return KVS_OK;
+    }
+    return kvs_part_is_sparse(part) ? kvs_rows_prepare(shard, part, part->row_set.count)
+                                    : kvs_update_own(shard, part);
+}
+
 /* Its gradient becomes the part's accumulator. */
 static kvs_status gather(kvs_shard *shard, kvs_part *part, kvs_op *op)
 {
@@ -119,9 +166,9 @@ static kvs_status gather(kvs_shard *shard, kvs_part *part, kvs_op *op)
         KVS_TRY(kvs_rows_reserve(shard, part, op));
         kvs_source source = kvs_op_source(op);
         kvs_rows_add(shard, part, op, &source);
-        return kvs_norms_prepare(shard, part);
+        return prepare(shard, part);
     }
-    KVS_TRY(kvs_norms_prepare(shard, part));
+    KVS_TRY(prepare(shard, part));
     kvs_source source = kvs_op_source(op);
     kvs_batch_accumulate(&shard->batch, part, part->accumulator, &source, op, true);
     return KVS_OK;
@@ -307,10 +354,31 @@ void kvs_alone_next(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
     }
 }
 
+/* Waits for those of the key's other parts, of which the last comes last. */
+static void gather_whole(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
+{
+    kvs_key *key = op->key;
+    kvs_op_append(&op->part->later, op);
+    if (op->part->index + 1 < key->part_count) {
+        return;
+    }
+    if (kvs_norms_of(op->part) == NULL) {
+        push_whole(shard, key);
+        return;
+    }
+    for (uint64_t i = 0; i < key->part_count; i++) {
+        kvs_alone_next(shard, &key->parts[i], now_ns);
+    }
+}
+
 void kvs_alone_push(kvs_shard *shard, kvs_op *op, uint64_t now_ns)
 {
     kvs_part *part = op->part;
     const kvs_norms_part *record = kvs_norms_of(part);
+    if (op->whole) {
+        gather_whole(shard, op, now_ns);
+        return;
+    }
     if (record == NULL && part->later.first == NULL) {
         push(shard, op);
         if (kvs_norms_of(part) != NULL) { /* its version was that of a cut */
@@ -357,7 +425,7 @@ static void begin_again(kvs_shard *shard, kvs_part *part)
     round->closing = false;
     round->gathered = true;
     if (round->turn == KVS_TURN_UPDATE && record != NULL) {
-        round->status = kvs_norms_prepare(shard, part);
+        round->status = prepare(shard, part);
         round->turn = round->status == KVS_OK ? KVS_TURN_UPDATE : KVS_TURN_FAILED;
     }
 }

@@ -1,5 +1,8 @@
 /* Pushes of asynchronous and local stores: every push of a part is an update of its own.
  *
+ * Those of a local store come for all parts of a key at once, and none is applied before all have
+ * the memory that they take (docs/decisions/0015).
+ *
  * If the rule needs norms, all parts of a key take its pushes in one order, which its first part
  * says (norms.h); what comes out of turn waits as a copy.
  *

@@ -18,6 +18,7 @@ typedef struct push {
     kvs_payload payload;
     bool want_values;
     uint64_t now_ns;
+    kvs_status *refused; /* KVS_OK, or why the first part was refused */
 } push;
 
 /* Does the header say something that this version can do? */
@@ -100,6 +101,7 @@ static void refuse(const push *in, const kvs_problem *problem)
     in->channel->table->credit(in->channel, in->header->payload_bytes);
     kvs_session_refuse(in->session, in->channel, in->header->sequence, in->header->key,
                        in->header->key_bytes, problem);
+    *in->refused = *in->refused == KVS_OK ? problem->status : *in->refused;
 }
 
 /* Refuses and uses the sequence up: what comes after it need not wait. */
@@ -318,6 +320,7 @@ static void accept(const push *in, kvs_entry *entry)
     op->after = header->after;
     op->priority = header->priority;
     op->want_value = in->want_values;
+    op->whole = in->frame->whole;
     op->value_codec = kvs_encoded_codec(key, in->frame->value_codec);
     op->payload = in->payload;
     op->codec = header->codec;
@@ -331,6 +334,7 @@ static void accept(const push *in, kvs_entry *entry)
     atomic_fetch_add_explicit(&session->bytes_pushed, op->charge, memory_order_relaxed);
     *entry = (kvs_entry){.op = op, .state = KVS_ENTRY_DOOR};
     if (kvs_session_defers(session, op)) {
+        KVS_CHECK(!op->whole);
         kvs_op_append(&session->deferred, op);
         return;
     }
@@ -403,6 +407,23 @@ static void push_run(const push *in, const kvs_part_header *run)
     }
 }
 
+/* A part of a frame that is whole was refused: the others, which no shard has seen, are as well. */
+static void refuse_others(kvs_session *session, kvs_status refused, uint64_t now_ns)
+{
+    kvs_task_list list = session->chains[0];
+    session->chains[0] = (kvs_task_list){NULL, NULL};
+    for (kvs_task *next, *task = list.first; task != NULL; task = next) {
+        kvs_op *op = (kvs_op *)task;
+        next = task->next;
+        op->status = refused;
+        kvs_session_give_credit(session, op->charge, now_ns);
+        op->charge = 0;
+        kvs_session_use_frame(op->frame, now_ns);
+        op->frame = NULL;
+        kvs_session_take_answer(task, now_ns);
+    }
+}
+
 static void run_consumed(kvs_task *task, uint64_t now_ns)
 {
     kvs_frame *frame = (kvs_frame *)task;
@@ -413,11 +434,15 @@ void kvs_session_push(kvs_session *session, kvs_channel *channel, kvs_frame *fra
                       const kvs_part_header *headers, size_t count, const kvs_payload *payload,
                       bool want_values, uint64_t now_ns)
 {
+    kvs_status refused = KVS_OK;
     push in = {.session = session,
                .channel = channel,
                .frame = frame,
                .want_values = want_values,
-               .now_ns = now_ns};
+               .now_ns = now_ns,
+               .refused = &refused};
+    KVS_CHECK(!frame->whole ||
+              (session->store->kind == KVS_LOCAL && session->store->shard_count == 1));
     uint64_t size = atomic_load_explicit(&session->store->inflight_parts, memory_order_relaxed);
     if (size > session->window.size) {
         (void)!kvs_window_grow(&session->window, size); /* else the old bound stays */
@@ -443,6 +468,9 @@ void kvs_session_push(kvs_session *session, kvs_channel *channel, kvs_frame *fra
         } else {
             push_part(&in);
         }
+    }
+    if (frame->whole && refused != KVS_OK) {
+        refuse_others(session, refused, now_ns);
     }
     kvs_session_send_chains(session, now_ns);
     kvs_session_use_frame(frame, now_ns);

@@ -256,6 +256,8 @@ typedef struct kvs_frame {
     kvs_session *session;
     void (*consumed)(struct kvs_frame *frame, uint64_t now_ns);
     kvs_codec value_codec; /* of the values that are wanted: F16, BF16, INT8 or none */
+    bool whole; /* all parts of one key, in their order, in a local store of one shard that has no
+                   other push under way: all are applied, or none is */
 } kvs_frame;
 
 /* HOLDER. All parts of one frame: judged at the door, handed to their shards. What becomes of each

@@ -27,6 +27,7 @@ struct kvs_op {
     kvs_channel *channel; /* a reference; NULL once nobody is to be told */
     kvs_op_kind kind;
     bool want_value;
+    bool whole;     /* a KVS_OP_PUSH that is applied with those of all parts of its key, or not */
     bool snapshot;  /* a KVS_OP_KEY of one version of all parts */
     bool duplicate; /* repeats what has been applied: only the value is still wanted */
     kvs_key *key;

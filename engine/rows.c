@@ -285,21 +285,29 @@ static uint32_t list_others(kvs_shard *shard, kvs_part *part)
     return others;
 }
 
+kvs_status kvs_rows_prepare(kvs_shard *shard, kvs_part *part, uint32_t rows)
+{
+    bool lazy = part->binding != NULL && kvs_optimizer_is_lazy(part->binding->optimizer);
+    if (lazy && rows == 0) {
+        return KVS_OK;
+    }
+    if (part->binding != NULL && !lazy) {
+        KVS_TRY(reserve_places(shard, part));
+        KVS_TRY(reserve_list(shard, part, kvs_part_rows(part)));
+    }
+    KVS_TRY(kvs_update_take_states(shard, part)); /* of no rule: a master goes */
+    return own_value(shard, part);
+}
+
 static kvs_status apply_rule(kvs_shard *shard, kvs_part *part)
 {
     kvs_row_set *set = &part->row_set;
     bool lazy = kvs_optimizer_is_lazy(part->binding->optimizer);
+    KVS_TRY(kvs_rows_prepare(shard, part, set->count));
+    part->updates++;
     if (lazy && set->count == 0) {
-        part->updates++;
         return KVS_OK;
     }
-    if (!lazy) {
-        KVS_TRY(reserve_places(shard, part));
-        KVS_TRY(reserve_list(shard, part, kvs_part_rows(part)));
-    }
-    KVS_TRY(kvs_update_take_states(shard, part));
-    KVS_TRY(own_value(shard, part));
-    part->updates++;
     if (set->count > 0) {
         kvs_batch_touch(&shard->batch, part);
         kvs_batch_apply_rows(&shard->batch, part, part->accumulator, set->list, set->count);

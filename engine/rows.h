@@ -27,6 +27,8 @@ void kvs_rows_read(const kvs_part *part, const kvs_part_header *header, uint32_t
 kvs_status kvs_rows_reserve(kvs_shard *shard, kvs_part *part, kvs_op *op) KVS_MUST_CHECK;
 /* Adds a contribution for which there is room. */
 void kvs_rows_add(kvs_shard *shard, kvs_part *part, kvs_op *op, const kvs_source *source);
+/* Takes all that the update by so many rows needs: then it cannot fail. */
+kvs_status kvs_rows_prepare(kvs_shard *shard, kvs_part *part, uint32_t rows) KVS_MUST_CHECK;
 /* The update by what was added: by the rule, or the sum becomes the value, other rows zero. */
 kvs_status kvs_rows_update(kvs_shard *shard, kvs_part *part) KVS_MUST_CHECK;
 /* Forgets what was added. */

@@ -40,7 +40,7 @@ kvs_status kvs_update_prepare(kvs_shard *shard, kvs_part *part, bool accumulates
     return KVS_OK;
 }
 
-/* A state or master that somebody reads (a save) stays as it is: the update goes on with a copy. */
+/* A buffer that somebody reads (a state: a save) stays as it is: the update goes on with a copy. */
 static kvs_status own(kvs_shard *shard, kvs_part *part, kvs_buffer **buffer, size_t bytes)
 {
     kvs_buffer *old = *buffer;
@@ -60,6 +60,12 @@ static kvs_status own_states(kvs_shard *shard, kvs_part *part)
         KVS_TRY(own(shard, part, &part->states[i], bytes));
     }
     return own(shard, part, &part->master, kvs_part_state_bytes(part));
+}
+
+kvs_status kvs_update_own(kvs_shard *shard, kvs_part *part)
+{
+    KVS_TRY(own_states(shard, part));
+    return own(shard, part, &part->value, kvs_part_bytes(part));
 }
 
 kvs_status kvs_update_take_states(kvs_shard *shard, kvs_part *part)

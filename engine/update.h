@@ -17,6 +17,10 @@ kvs_status kvs_update_prepare(kvs_shard *shard, kvs_part *part, bool accumulates
 kvs_status kvs_update_apply(kvs_shard *shard, kvs_part *part, const kvs_buffer *accumulator,
                             const kvs_source *last) KVS_MUST_CHECK;
 
+/* The buffers that an update writes to are nobody else's from now on: copies, if somebody reads
+ * them. After it and kvs_update_prepare, kvs_update_apply cannot fail. */
+kvs_status kvs_update_own(kvs_shard *shard, kvs_part *part) KVS_MUST_CHECK;
+
 /* No optimizer: the sum becomes the value, and what was the value the next accumulator. */
 void kvs_update_replace(kvs_shard *shard, kvs_part *part);
 

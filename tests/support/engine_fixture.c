@@ -381,9 +381,9 @@ void fixture_optimizer(fixture *f, const char *json)
 typedef struct request {
     kvs_task task;
     fixture_worker *worker;
-    kvs_part_header headers[64];
-    kvs_pull_key pulls[64];
-    char keys[64][KVS_KEY_BYTES_MAX + 1];
+    kvs_part_header headers[FIXTURE_FRAME_PARTS];
+    kvs_pull_key pulls[FIXTURE_FRAME_PARTS];
+    char keys[FIXTURE_FRAME_PARTS][KVS_KEY_BYTES_MAX + 1];
     size_t count;
     kvs_payload payload;
     bool want_values;
@@ -469,11 +469,12 @@ void fixture_push_parts(fixture_worker *worker, const kvs_part_header *headers, 
     request *r = make_request(worker, run_push);
     sent_frame *sent = calloc(1, sizeof *sent);
     KVS_CHECK(sent != NULL);
-    KVS_CHECK(count <= 64);
+    KVS_CHECK(count <= FIXTURE_FRAME_PARTS);
     sent->bytes = malloc(bytes + 3);
     KVS_CHECK(sent->bytes != NULL);
     sent->fixture = f;
     sent->frame.consumed = consumed;
+    sent->frame.whole = worker->whole;
     /* Unaligned, and cut inside an element. */
     if (bytes > 0) {
         memcpy(sent->bytes + 1, data, bytes);
@@ -497,12 +498,12 @@ void fixture_push_parts(fixture_worker *worker, const kvs_part_header *headers, 
 static void push_range(fixture_worker *worker, const char *key, const float *values, uint64_t from,
                        uint64_t elements, uint64_t sequence, uint64_t after, bool want_values)
 {
-    kvs_part_header headers[64];
+    kvs_part_header headers[FIXTURE_FRAME_PARTS];
     size_t count = 0;
     uint64_t part = worker->fixture->part_elements;
     for (uint64_t at = from; at < elements; at += part) {
         uint64_t here = elements - at < part ? elements - at : part;
-        KVS_CHECK(count < 64);
+        KVS_CHECK(count < FIXTURE_FRAME_PARTS);
         headers[count] = (kvs_part_header){.key = key,
                                            .key_bytes = (uint32_t)strlen(key),
                                            .dtype = KVS_F32,
@@ -542,7 +543,7 @@ uint64_t fixture_push(fixture_worker *worker, const char *key, const float *valu
 void fixture_pull_keys(fixture_worker *worker, const kvs_pull_key *keys, size_t count)
 {
     request *r = make_request(worker, run_pull);
-    KVS_CHECK(count <= 64);
+    KVS_CHECK(count <= FIXTURE_FRAME_PARTS);
     for (size_t i = 0; i < count; i++) {
         r->pulls[i] = keys[i];
         r->pulls[i].key = keep_key(r, i, keys[i].key, keys[i].key_bytes);

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 
 #define FIXTURE_ANSWERS 4096
+#define FIXTURE_FRAME_PARTS 80 /* that one push or pull has at most */
 
 typedef struct fixture_answer {
     uint64_t sequence;
@@ -33,6 +34,7 @@ typedef struct fixture_worker {
     kvs_version version;     /* of the last part */
     uint64_t value_sequence; /* of the last part */
     bool counts_only;        /* value stays as it is, rows counts elements */
+    bool whole;              /* its pushes are: kvs_frame.whole */
     bool slow;               /* values do not leave until fixture_sent */
     uint64_t unsent;         /* bytes of values that have not left */
     uint64_t bytes_pushed;   /* that this channel has sent */

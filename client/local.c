@@ -308,6 +308,7 @@ static void close_parts(kvs_local *self)
     kvs_client_keys_deinit(&self->keys);
     kvs_compression_deinit(&self->compression);
     kvs_block_pool_deinit(&self->pool);
+    free(self->headers);
 }
 
 static kvs_status local_close(kv_store *kv, kvs_problem *problem)
@@ -339,8 +340,11 @@ static const kvs_client_table local_table = {
 static kvs_status open_engine(kvs_local *self, kvs_problem *problem)
 {
     KVS_TRY(kvs_sum_init(&self->sum, problem));
-    kvs_engine_options options = {
-        .backend = self->sum.backend, .shards = 1, .epoch = KVS_LOCAL_EPOCH};
+    /* What is pushed is in this process already: there is no credit to bound. */
+    kvs_engine_options options = {.backend = self->sum.backend,
+                                  .shards = 1,
+                                  .epoch = KVS_LOCAL_EPOCH,
+                                  .credit_bytes = UINT64_MAX};
     kvs_status status = kvs_engine_open(&options, &self->engine);
     if (status != KVS_OK) {
         return kvs_problem_set(problem, status, "the engine does not open");

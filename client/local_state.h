@@ -43,6 +43,8 @@ typedef struct kvs_local {
     kvs_compression compression;
     kvs_client_keys keys;
     kvs_local_channel channel;
+    kvs_part_header *headers; /* of the push under way */
+    size_t header_room;
     uint64_t next_sequence;
     kv_updater *updater;
     void *updater_context;

@@ -4,9 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Parts handed to the engine at once. */
-#define PARTS_AT_ONCE 64u
-
 /* ------------------------------------------------------------------ the channel */
 
 static void channel_ack(kvs_channel *channel, uint64_t first, uint64_t last, bool duplicate)
@@ -150,10 +147,10 @@ static kvs_status outcome(kvs_local *self, kvs_problem *problem)
 
 /* ------------------------------------------------------------------ pushing */
 
+/* A push of a key: all of its parts, in one frame, which the engine takes whole or not at all. */
 typedef struct push_frame {
     kvs_frame frame; /* first: its task is posted */
     kvs_local *self;
-    kvs_part_header headers[PARTS_AT_ONCE];
     size_t count;
     kvs_span span;
     kvs_payload payload;
@@ -169,11 +166,12 @@ static void frame_consumed(kvs_frame *frame, uint64_t now_ns)
 static void run_push(kvs_task *task, uint64_t now_ns)
 {
     push_frame *push = (push_frame *)task;
-    kvs_session_push(push->self->session, &push->self->channel.channel, &push->frame, push->headers,
+    kvs_local *self = push->self;
+    kvs_session_push(self->session, &self->channel.channel, &push->frame, self->headers,
                      push->count, &push->payload, false, now_ns);
 }
 
-/* Gives one frame to the engine and waits until it has answered. */
+/* Gives the frame to the engine and waits until it has answered. */
 static kvs_status push_parts(kvs_local *self, push_frame *push, kvs_problem *problem)
 {
     kvs_local_channel *channel = &self->channel;
@@ -184,6 +182,7 @@ static kvs_status push_parts(kvs_local *self, push_frame *push, kvs_problem *pro
     push->frame.task.run = run_push;
     push->frame.session = self->session;
     push->frame.consumed = frame_consumed;
+    push->frame.whole = true;
     kvs_session_post(self->session, &push->frame.task, kvs_clock_now_ns());
     while (channel->answered < push->count || !push->consumed) {
         kvs_local_move_on(self);
@@ -200,6 +199,20 @@ static kvs_status find_key(kvs_local *self, const kvs_group *group, kvs_client_k
     return *key == NULL ? kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a key") : KVS_OK;
 }
 
+static kvs_status reserve_headers(kvs_local *self, size_t count, kvs_problem *problem)
+{
+    if (count <= self->header_room) {
+        return KVS_OK;
+    }
+    kvs_part_header *headers = realloc(self->headers, count * sizeof *headers);
+    if (headers == NULL) {
+        return kvs_problem_set(problem, KVS_NO_MEMORY, "no memory for a push");
+    }
+    self->headers = headers;
+    self->header_room = count;
+    return KVS_OK;
+}
+
 /* `list` is NULL for a dense value; else `data` holds its rows. */
 static kvs_status push_whole(kvs_local *self, const kvs_group *group, const kvs_row_list *list,
                              const uint8_t *data, kvs_problem *problem)
@@ -207,6 +220,10 @@ static kvs_status push_whole(kvs_local *self, const kvs_group *group, const kvs_
     kvs_client_key *key;
     kvs_key_info info;
     KVS_TRY(find_key(self, group, &key, &info, problem));
+    uint64_t elements = kvs_array_elements(group->values[0]);
+    uint64_t part_elements = list != NULL ? list->part_elements : info.part_elements;
+    uint64_t parts = elements == 0 ? 1 : (elements - 1) / part_elements + 1;
+    KVS_TRY(reserve_headers(self, (size_t)parts, problem));
     kvs_shape shape;
     uint8_t packed[KVS_DIMENSIONS_MAX * 10];
     kvs_array_shape(group->values[0], &shape);
@@ -219,33 +236,23 @@ static kvs_status push_whole(kvs_local *self, const kvs_group *group, const kvs_
         .shape_bytes = kvs_shape_pack(&shape, packed),
         .after = key->last_sequence,
     };
-    uint64_t elements = kvs_array_elements(group->values[0]);
     size_t size = kvs_dtype_bytes(header.dtype);
-    uint64_t offset = 0;
-    push_frame push = {.self = self};
-    do {
-        push.count = 0;
-        push.span = (kvs_span){data, 0};
-        do {
-            uint64_t left = elements - offset;
-            header.element_offset = offset;
-            header.element_count = left < info.part_elements ? left : info.part_elements;
-            header.payload_bytes = header.element_count * size;
-            if (list != NULL) {
-                kvs_row_list_fill_header(list, offset / list->part_elements, size, &header);
-            }
-            header.sequence = self->next_sequence++;
-            push.headers[push.count++] = header;
-            push.span.bytes += (size_t)header.payload_bytes;
-            offset += header.element_count;
-        } while (offset < elements && push.count < PARTS_AT_ONCE &&
-                 push.span.bytes < KVS_CREDIT_BYTES_DEFAULT / 2);
-        data += push.span.bytes;
-        push.payload = (kvs_payload){.spans = &push.span, .count = 1, .bytes = push.span.bytes};
-        key->last_sequence = self->next_sequence - 1;
-        KVS_TRY(push_parts(self, &push, problem));
-    } while (offset < elements);
-    return KVS_OK;
+    push_frame push = {.self = self, .count = (size_t)parts, .span = {data, 0}};
+    for (uint64_t i = 0; i < parts; i++) {
+        uint64_t left = elements - i * part_elements;
+        header.element_offset = i * part_elements;
+        header.element_count = left < part_elements ? left : part_elements;
+        header.payload_bytes = header.element_count * size;
+        if (list != NULL) {
+            kvs_row_list_fill_header(list, i, size, &header);
+        }
+        header.sequence = self->next_sequence++;
+        push.span.bytes += (size_t)header.payload_bytes;
+        self->headers[i] = header;
+    }
+    push.payload = (kvs_payload){.spans = &push.span, .count = 1, .bytes = push.span.bytes};
+    key->last_sequence = self->next_sequence - 1;
+    return push_parts(self, &push, problem);
 }
 
 /* ------------------------------------------------------------------ pulling */

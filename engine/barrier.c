@@ -205,16 +205,32 @@ void kvs_barrier_leave(kvs_store *store, const kvs_waiter *waiter, uint64_t now_
     tell(withdraw(store, waiter, 0), now_ns, KVS_CANCELLED, "");
 }
 
+/* Mutex. The server stops, and a rank that is missing has no session. */
+static bool stuck(const kvs_store *store, const kvs_barrier *barrier)
+{
+    if (!atomic_load_explicit(&store->engine->draining, memory_order_relaxed)) {
+        return false;
+    }
+    uint32_t rank = 0;
+    while (rank < store->num_workers &&
+           (store->members[rank].session != NULL || !missing(store, barrier, rank))) {
+        rank++;
+    }
+    return rank < store->num_workers;
+}
+
 void kvs_barriers_tick(kvs_store *store, uint64_t now_ns)
 {
     for (;;) {
         arrival *late = NULL;
+        kvs_status status = KVS_DEADLINE;
         char detail[200];
         pthread_mutex_lock(&store->mutex);
         for (kvs_barrier *barrier = store->barriers; barrier != NULL && late == NULL;
              barrier = barrier->next) {
             arrival **at = &barrier->arrivals;
-            while (*at != NULL && (*at)->deadline_ns > now_ns) {
+            status = stuck(store, barrier) ? KVS_STOPPING : KVS_DEADLINE;
+            while (*at != NULL && status == KVS_DEADLINE && (*at)->deadline_ns > now_ns) {
                 at = &(*at)->next;
             }
             if (*at == NULL) {
@@ -228,7 +244,7 @@ void kvs_barriers_tick(kvs_store *store, uint64_t now_ns)
         if (late == NULL) {
             return;
         }
-        tell(late, now_ns, KVS_DEADLINE, detail);
+        tell(late, now_ns, status, detail);
     }
 }
 

@@ -94,6 +94,12 @@ void kvs_engine_tick(kvs_engine *engine, uint64_t now_ns)
     } while (count == 64);
 }
 
+void kvs_engine_drain(kvs_engine *engine)
+{
+    /* Relaxed: the next tick of any thread sees it, and nothing is read on the strength of it. */
+    atomic_store_explicit(&engine->draining, true, memory_order_relaxed);
+}
+
 uint64_t kvs_engine_epoch(const kvs_engine *engine)
 {
     return engine->epoch;

@@ -52,6 +52,11 @@ void kvs_engine_close(kvs_engine *engine);
 /* Ends what is due: leases, round deadlines, barriers, waits. Call it at least every 100 ms. */
 void kvs_engine_tick(kvs_engine *engine, uint64_t now_ns);
 
+/* The server stops: no session comes any more. From the next tick on, what waits for a rank without
+ * a live session is refused with KVS_STOPPING: contributions to rounds of it, and pulls, barriers
+ * and inits behind them. What can still end is left alone. Any thread, for good. */
+void kvs_engine_drain(kvs_engine *engine);
+
 uint64_t kvs_engine_epoch(const kvs_engine *engine);
 const char *kvs_engine_backend_name(const kvs_engine *engine);
 /* The backend has failed, for ever: whatever needs it is refused with KVS_DEVICE_LOST. */

@@ -554,6 +554,8 @@ void kvs_init_tick(kvs_store *store, uint64_t now_ns)
         kvs_status status = KVS_OK;
         bool gone = atomic_load_explicit(&store->deleted, memory_order_acquire);
         pthread_mutex_lock(&store->mutex);
+        bool stops = atomic_load_explicit(&store->engine->draining, memory_order_relaxed) &&
+                     store->members[0].session == NULL;
         kvs_init **at = &store->inits;
         for (; *at != NULL; at = &(*at)->next) {
             bool all = false;
@@ -561,8 +563,8 @@ void kvs_init_tick(kvs_store *store, uint64_t now_ns)
             if (gone) {
                 status =
                     kvs_problem_set(&problem, KVS_STORE_DELETED, "\"%s\" is gone", store->name);
-            } else if (!all && status == KVS_OK && now_ns >= (*at)->deadline_ns) {
-                status = kvs_problem_set(&problem, KVS_DEADLINE,
+            } else if (!all && status == KVS_OK && (stops || now_ns >= (*at)->deadline_ns)) {
+                status = kvs_problem_set(&problem, stops ? KVS_STOPPING : KVS_DEADLINE,
                                          "rank 0 has not initialised \"%.200s\"", (*at)->missing);
             }
             if (all || status != KVS_OK) {

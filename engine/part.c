@@ -112,6 +112,14 @@ void kvs_part_forget_pulls(kvs_shard *shard, kvs_part *part)
     }
 }
 
+void kvs_part_refuse_pulls(kvs_shard *shard, kvs_part *part, kvs_status status)
+{
+    for (kvs_op *op; (op = kvs_op_shift(&part->waiting)) != NULL;) {
+        shard->waiting_count--;
+        kvs_round_answer(shard, op, status);
+    }
+}
+
 void kvs_part_bind(kvs_shard *shard, kvs_part *part, kvs_binding *binding)
 {
     kvs_binding_unref(part->binding);

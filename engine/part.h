@@ -75,6 +75,8 @@ typedef struct kvs_part {
 void kvs_part_pull(kvs_shard *shard, kvs_op *op);
 /* Refuses the pulls that wait for sessions that have ended. */
 void kvs_part_forget_pulls(kvs_shard *shard, kvs_part *part);
+/* Refuses all pulls that wait. */
+void kvs_part_refuse_pulls(kvs_shard *shard, kvs_part *part, kvs_status status);
 /* The rule from now on; what waits for norms is reviewed at the thaw. Takes its own reference. */
 void kvs_part_bind(kvs_shard *shard, kvs_part *part, kvs_binding *binding);
 /* Does it if the part is at the action's version, else keeps it. */

@@ -55,16 +55,12 @@ static bool is_empty(const kvs_op *op)
 }
 
 /* With the names of those who failed the round. */
-static void refuse_failed(kvs_shard *shard, kvs_op *op)
+static void refuse_failed(kvs_shard *shard, kvs_op *op, kvs_status status)
 {
-    if (op->status != KVS_OK) {
-        kvs_round_answer(shard, op, op->status);
-        return;
-    }
     const kvs_round *round = &op->part->round;
     op->missing_count = round->culprit_count;
     memcpy(op->missing, round->culprits, sizeof op->missing);
-    kvs_round_answer(shard, op, KVS_ROUND_FAILED);
+    kvs_round_answer(shard, op, op->status != KVS_OK ? op->status : status);
 }
 
 /* ------------------------------------------------------------------ the list of open rounds */
@@ -204,11 +200,7 @@ static void refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status)
     kvs_op_list *lists[] = {&part->summed, &part->held};
     for (int i = 0; i < 2; i++) {
         for (kvs_op *op; (op = kvs_op_shift(lists[i])) != NULL;) {
-            if (status == KVS_ROUND_FAILED || op->status != KVS_OK) {
-                refuse_failed(shard, op);
-            } else {
-                kvs_round_answer(shard, op, status);
-            }
+            refuse_failed(shard, op, status);
         }
     }
 }
@@ -360,7 +352,7 @@ static bool contribute(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t no
             fail_round(shard, part, KVS_ROUND_FAILED, op, now_ns);
         }
         kvs_round_mark(round, op->rank);
-        refuse_failed(shard, op);
+        refuse_failed(shard, op, KVS_ROUND_FAILED);
         return kvs_schedule_ended(&shard->schedule, round) &&
                end_round(shard, part, KVS_TURN_FAILED, KVS_ROUND_FAILED);
     }
@@ -530,6 +522,18 @@ void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
         fail_round(shard, part, KVS_ROUND_FAILED, NULL, now_ns);
         kvs_round_review(shard, part, now_ns);
     }
+}
+
+void kvs_round_stop(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
+{
+    if (part->round.opened_ns != 0 && !part->round.closing) {
+        if (!part->round.failed) {
+            fail_round(shard, part, KVS_STOPPING, NULL, now_ns);
+        }
+        bool ended = end_round(shard, part, KVS_TURN_FAILED, KVS_STOPPING);
+        feed(shard, part, (kvs_op_list){NULL, NULL}, ended, now_ns);
+    }
+    kvs_part_refuse_pulls(shard, part, KVS_STOPPING);
 }
 
 void kvs_round_refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status)

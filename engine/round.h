@@ -27,6 +27,10 @@ void kvs_round_give_up(kvs_shard *shard, kvs_part *part, uint32_t rank, uint64_t
 /* The deadline of the part's open round has passed. */
 void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
 
+/* The server stops, and what is with the part waits for a rank that does not come: refuses it with
+ * KVS_STOPPING and ends the round. */
+void kvs_round_stop(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
+
 /* Refuses every op and drops every action of the part. */
 void kvs_round_refuse_all(kvs_shard *shard, kvs_part *part, kvs_status status);
 

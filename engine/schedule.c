@@ -42,6 +42,17 @@ bool kvs_schedule_failed(const kvs_schedule *schedule, const kvs_round *round)
     return false;
 }
 
+bool kvs_schedule_stuck(const kvs_schedule *schedule, const kvs_round *round)
+{
+    for (uint32_t rank = 0; rank < schedule->num_workers; rank++) {
+        if (schedule->ranks[rank] != KVS_RANK_LIVE && !kvs_round_has(round, rank) &&
+            expected(schedule, rank)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool kvs_schedule_ended(const kvs_schedule *schedule, const kvs_round *round)
 {
     for (uint32_t rank = 0; rank < schedule->num_workers; rank++) {

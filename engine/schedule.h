@@ -81,6 +81,9 @@ uint32_t kvs_schedule_next(const kvs_schedule *schedule, const kvs_round *round)
  * arrived. */
 bool kvs_schedule_failed(const kvs_schedule *schedule, const kvs_round *round);
 
+/* True when it waits for a rank that has no live session. */
+bool kvs_schedule_stuck(const kvs_schedule *schedule, const kvs_round *round);
+
 /* True when no rank is to come to a failed round any more: who is gone is waited for by a store
  * that waits, as in its other rounds, so that parts of a key with and without the failure meet. */
 bool kvs_schedule_ended(const kvs_schedule *schedule, const kvs_round *round);

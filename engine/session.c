@@ -405,7 +405,8 @@ void kvs_op_explain(const kvs_op *op, kvs_problem *problem)
 {
     problem->status = op->status;
     problem->detail[0] = '\0';
-    if (op->status != KVS_ROUND_FAILED || op->missing_count == 0) {
+    bool of_round = op->status == KVS_ROUND_FAILED || op->status == KVS_STOPPING;
+    if (!of_round || op->missing_count == 0) {
         return;
     }
     char ranks[128];

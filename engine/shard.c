@@ -285,6 +285,27 @@ void kvs_shard_set_rank(kvs_shard *shard, uint32_t rank, kvs_rank_state state, u
     }
 }
 
+static bool draining(const kvs_shard *shard)
+{
+    return atomic_load_explicit(&shard->store->engine->draining, memory_order_relaxed);
+}
+
+/* Ends what would wait for ranks that no longer come. */
+static void stop_stuck(kvs_shard *shard, uint64_t now_ns)
+{
+    kvs_key_table *keys = &shard->store->keys;
+    uint64_t count = atomic_load_explicit(&keys->count, memory_order_acquire);
+    for (uint64_t i = 0; i < count; i++) {
+        kvs_key *key = kvs_key_table_at(keys, i);
+        for (uint64_t p = 0; p < key->part_count; p++) {
+            kvs_part *part = &key->parts[p];
+            if (part->shard == shard && kvs_schedule_stuck(&shard->schedule, &part->round)) {
+                kvs_round_stop(shard, part, now_ns);
+            }
+        }
+    }
+}
+
 /* The next tick of the engine leaves it out, for all shards. */
 static void mark_late(kvs_store *store, uint32_t rank)
 {
@@ -300,6 +321,10 @@ static void run_timer(kvs_task *task, uint64_t now_ns)
     atomic_store_explicit(&shard->timer_posted, false, memory_order_release);
     if (shard->frozen > 0) {
         return; /* versions stand still; the next tick looks again */
+    }
+    if (draining(shard) && store->kind == KVS_SYNC &&
+        (shard->open_first != NULL || shard->waiting_count > 0)) {
+        stop_stuck(shard, now_ns);
     }
     uint64_t due = now_ns < store->round_deadline_ns ? 0 : now_ns - store->round_deadline_ns;
     kvs_part *last = shard->open_last;
@@ -328,7 +353,8 @@ static void run_timer(kvs_task *task, uint64_t now_ns)
 
 void kvs_shard_post_timer(kvs_shard *shard, uint64_t now_ns)
 {
-    if (atomic_load_explicit(&shard->open_count, memory_order_relaxed) > 0 &&
+    bool due = atomic_load_explicit(&shard->open_count, memory_order_relaxed) > 0;
+    if ((due || draining(shard)) &&
         !atomic_exchange_explicit(&shard->timer_posted, true, memory_order_acq_rel)) {
         kvs_right_post(&shard->right, &shard->timer, now_ns);
     }

@@ -29,6 +29,7 @@ struct kvs_engine {
     uint64_t part_elements;
     uint64_t inflight_parts;
     kvs_budget budget;
+    _Atomic bool draining; /* any thread */
     pthread_mutex_t mutex; /* the list of stores; taken before a store's */
     kvs_store *stores_first, *stores_last;
     size_t store_count;

@@ -116,11 +116,34 @@ static void names_stop_at_the_room_for_them_and_the_count_does_not(void **state)
     assert_int_equal(named[0], 129);
 }
 
+static void a_round_that_waits_for_a_rank_without_a_session_is_stuck(void **state)
+{
+    static const struct {
+        kvs_policy policy;
+        uint8_t other; /* state of rank 1; rank 0 is live */
+        bool stuck;    /* unless rank 1 has contributed */
+    } cases[] = {
+        {F, KVS_RANK_NEVER, true}, {F, KVS_RANK_LIVE, false}, {F, KVS_RANK_GONE, true},
+        {S, KVS_RANK_NEVER, true}, {S, KVS_RANK_LIVE, false}, {S, KVS_RANK_GONE, false},
+        {W, KVS_RANK_NEVER, true}, {W, KVS_RANK_LIVE, false}, {W, KVS_RANK_GONE, true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t ranks[] = {KVS_RANK_LIVE, cases[i].other};
+        kvs_schedule schedule = {.num_workers = 2, .policy = cases[i].policy, .ranks = ranks};
+        for (uint64_t arrived = 0; arrived < 4; arrived++) {
+            kvs_round round = {.arrived = &arrived};
+            assert_int_equal(kvs_schedule_stuck(&schedule, &round), cases[i].stuck && arrived < 2);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_is_decided_as_the_table_says),
         cmocka_unit_test(names_stop_at_the_room_for_them_and_the_count_does_not),
+        cmocka_unit_test(a_round_that_waits_for_a_rank_without_a_session_is_stuck),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

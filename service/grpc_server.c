@@ -191,11 +191,13 @@ static void delete_stores(kvs_engine *engine)
 }
 
 /* False when something was still under way at the deadline. Streams are ended by kvs_door_look and
- * by themselves, once idle; those that last are not waited for, but are told. */
+ * by themselves, once idle; what waits for workers who are not there is refused by the engine;
+ * those that last are not waited for, but are told. */
 static bool let_end(kvs_grpc_server *server, uint64_t deadline_ns)
 {
     uint64_t began_ns = kvs_clock_now_ns();
     atomic_store_explicit(&server->door.stopping, true, memory_order_release);
+    kvs_engine_drain(server->door.engine);
     for (;;) {
         uint64_t passed_ns = kvs_clock_now_ns() - began_ns;
         bool busy = kvs_rpc_calls(server->rpc, false) != 0;

@@ -356,6 +356,42 @@ class Stop(Case):
             worker.close()
             other.close()
 
+    def test_a_stop_does_not_wait_for_a_rank_that_is_not_there(self):
+        with Server("--num-workers", "2", "--policy", "wait", "--drain-timeout", "120s") as server:
+            worker, other = Worker(server.grpc, rank=0), Worker(server.grpc, rank=1)
+            worker.init("k", [1], [1.0])
+            other.init("k", [1], [1.0])
+            requests = Requests(beat(other, leave=True))
+            self.assertEqual(len(list(other.kv.Session(requests, timeout=10))), 1)
+            ended = {}
+
+            def run(name, function):
+                try:
+                    function()
+                except (grpc.RpcError, support.Refused) as error:
+                    ended[name] = str(error)
+
+            worker.timeout = 100
+            request = pb.BarrierRequest(session=worker.session, epoch=worker.epoch)
+            threads = [
+                threading.Thread(target=run, args=("push", lambda: worker.push("k", [1.0]))),
+                threading.Thread(target=run, args=(
+                    "barrier", lambda: worker.kv.Barrier(request, timeout=100)))]
+            for thread in threads:
+                thread.start()
+            time.sleep(0.5)
+            self.assertEqual(ended, {})
+            began = time.monotonic()
+            server.process.terminate()
+            self.assertEqual(server.process.wait(60), 0)
+            self.assertLess(time.monotonic() - began, 60)
+            for thread in threads:
+                thread.join(10)
+            self.assertIn("missing rank 1 of 2", ended["push"])
+            self.assertIn("missing ranks: 1", ended["barrier"])
+            worker.close()
+            other.close()
+
 
 if __name__ == "__main__":
     support.main()

@@ -11,7 +11,7 @@
 /* No more is asked for while so much is on its way: turns would never catch up with events. */
 #define OPEN_MAX 8u
 
-static bool may_fail(const sim *world, kvs_status status)
+bool sim_admin_may_fail(const sim *world, kvs_status status)
 {
     return (status == KVS_STORE_DELETED && world->deleted) ||
            (status == KVS_KEY_NOT_FOUND && world->plan.inits) ||
@@ -25,7 +25,7 @@ static void read_told(sim_waiter *waiter, const kvs_problem *problem)
     sim *world = waiter->world;
     const kvs_snapshot *snapshot = &waiter->snapshot;
     if (problem->status != KVS_OK) {
-        if (!may_fail(world, problem->status) && !world->closing) {
+        if (!sim_admin_may_fail(world, problem->status) && !world->closing) {
             sim_fail(world, "read: %s %s", kvs_status_find(problem->status)->reason,
                      problem->detail);
         }
@@ -77,7 +77,7 @@ static void assign_told(sim_waiter *waiter, const kvs_problem *problem)
         return;
     }
     if (problem->status != KVS_OK) {
-        if (!may_fail(world, problem->status)) {
+        if (!sim_admin_may_fail(world, problem->status)) {
             sim_fail(world, "assign: %s %s", kvs_status_find(problem->status)->reason,
                      problem->detail);
         }
@@ -90,6 +90,11 @@ static void assign_told(sim_waiter *waiter, const kvs_problem *problem)
                  (unsigned long long)waiter->version.count);
     }
     sim_oracle_assign(world, waiter->key, waiter->version.count, waiter->number);
+    if (world->plan.states != 0) {
+        sim_cut *cut = &world->cuts[waiter->cut];
+        cut->happened = true;
+        cut->least[waiter->key] = cut->most[waiter->key] = waiter->version.count - 1;
+    }
 }
 
 static void assign_key(sim *world, uint32_t key)
@@ -112,6 +117,11 @@ static void assign_key(sim *world, uint32_t key)
     }
     sim_waiter *waiter = sim_waiter_make(world, assign_told, NULL, id);
     waiter->key = key;
+    if (plan->states != 0) {
+        waiter->cut = sim_history_add(world, SIM_CUT_ASSIGN);
+        world->cuts[waiter->cut].key = key;
+        world->cuts[waiter->cut].id = id;
+    }
     const kvs_version *match = NULL;
     if (sim_chance(world, 3) &&
         kvs_key_describe(world->store, name, strlen(name), &info, NULL) == KVS_OK &&
@@ -128,7 +138,7 @@ static void assign_key(sim *world, uint32_t key)
 
 static void rule_told(sim_waiter *waiter, const kvs_problem *problem)
 {
-    if (problem->status != KVS_OK && !may_fail(waiter->world, problem->status)) {
+    if (problem->status != KVS_OK && !sim_admin_may_fail(waiter->world, problem->status)) {
         sim_fail(waiter->world, "set_optimizer: %s", problem->detail);
     }
     waiter->world->counts->rules++;
@@ -143,6 +153,15 @@ static void set_rule(sim *world, int rate)
     sim_waiter *waiter = sim_waiter_make(world, rule_told, NULL, 0);
     kvs_store_set_optimizer(world->store, optimizer, &waiter->waiter, world->now_ns);
     kvs_optimizer_unref(optimizer);
+}
+
+void sim_admin_set_rule(sim *world, uint32_t rule)
+{
+    size_t cut = sim_history_add(world, SIM_CUT_RULE);
+    world->cuts[cut].rule = rule;
+    world->cuts[cut].happened = true;
+    world->rule = rule;
+    set_rule(world, (int)rule);
 }
 
 static void run_late_rule(sim *world, void *context, uint64_t number);

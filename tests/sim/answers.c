@@ -196,8 +196,10 @@ void sim_client_got(sim_client *client, uint64_t sequence, uint32_t key, uint32_
 {
     const sim_plan *plan = &client->world->plan;
     double count = sim_count_of(plan, value, client->rank);
-    if (count > (double)client->seen[key][part]) {
-        client->seen[key][part] = (uint64_t)count;
+    /* Values that are loaded may have fewer pushes than what was seen before; versions grow. */
+    double seen = plan->states != 0 ? (double)version : count;
+    if (seen > (double)client->seen[key][part]) {
+        client->seen[key][part] = (uint64_t)seen;
     }
     if (sequence == 0) {
         if (client->polls-- == 0) {

@@ -187,7 +187,7 @@ static void fill_random(void *out, size_t bytes)
 
 kvs_optimizer *sim_life_rule(sim *world, int rate)
 {
-    char json[96];
+    char json[256];
     kvs_optimizer *optimizer = NULL;
     kvs_problem problem;
     /* A clip that never takes effect: the values are those of a rule without norms. */
@@ -196,6 +196,9 @@ kvs_optimizer *sim_life_rule(sim *world, int rate)
     const char *clip = norms ? other : "";
     (void)snprintf(json, sizeof(json), "{\"name\":\"sgd\",\"learning_rate\":%d,\"wd\":0%s}", rate,
                    clip);
+    if (world->plan.states != 0) {
+        sim_states_rule(&world->plan, (uint32_t)rate, json, sizeof(json));
+    }
     if (kvs_optimizer_parse(json, strlen(json), &optimizer, &problem) != KVS_OK) {
         sim_fail(world, "optimizer: %s", problem.detail);
     }
@@ -303,6 +306,7 @@ void sim_life_close(sim *world)
     for (size_t i = 0; i < world->session_count; i++) {
         kvs_session_unref(world->sessions[i]);
     }
+    sim_states_close(world);
     kvs_store_unref(world->store);
     kvs_engine_close(world->engine);
     if (world->memory_live != 0 || world->frames_live != 0 || world->waiters_live != 0) {

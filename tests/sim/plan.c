@@ -85,10 +85,12 @@ static void make_chaos(kvs_seed *seed, sim_plan *plan)
     plan->starve_in = kvs_seed_chance(seed, 4) ? draw(seed, 2, 6) : 0;
 }
 
-/* Room for each value, its sum and a copy, and a little for what waits and what is read. */
+/* Room for each value, its sum, its states and a copy, and a little for what waits and what is
+ * read. */
 static uint64_t little_memory(const sim_plan *plan, uint32_t parts)
 {
-    return (3 * parts + 4) * (plan->part_elements * sizeof(float) + 32);
+    uint32_t each = plan->states != 0 ? 4 : 3;
+    return (each * parts + 4) * (plan->part_elements * sizeof(float) + 32);
 }
 
 void sim_plan_make(kvs_seed *seed, sim_plan *out)
@@ -102,6 +104,11 @@ void sim_plan_make(kvs_seed *seed, sim_plan *out)
         make_chaos(seed, out);
     } else {
         make_calm(seed, out);
+    }
+    if (out->optimizer && !out->late_optimizer && kvs_seed_chance(seed, 3)) {
+        out->states = draw(seed, SIM_STATES_ALONE, SIM_STATES_AND_VALUES);
+        out->lazy = out->kind == KVS_SYNC && kvs_seed_chance(seed, 2);
+        out->rule_changes = false; /* states.c changes it */
     }
     out->shards = draw(seed, 1, 4);
     out->inflight_parts = kvs_seed_chance(seed, 2) ? parts : draw(seed, parts, 4 * parts);
@@ -128,6 +135,9 @@ void sim_plan_make(kvs_seed *seed, sim_plan *out)
     out->turn_first = kvs_seed_chance(seed, 3) ? 100 : draw(seed, 20, 95);
     out->sparse = kvs_seed_chance(seed, 3) ? draw(seed, 1, (1u << SIM_KEYS_MAX) - 1) : 0;
     out->norms = out->optimizer && kvs_seed_chance(seed, 3) ? draw(seed, 1, 3) : 0;
+    if (out->states != 0 && out->norms != 0 && out->kind == KVS_ASYNC) {
+        out->norms = 3; /* else its parts would have had other pushes before a rule with norms */
+    }
 }
 
 void sim_plan_print(const sim_plan *plan)
@@ -142,13 +152,16 @@ void sim_plan_print(const sim_plan *plan)
         (void)printf(" %s%ux%u+%u", sim_is_sparse(plan, key) ? "sparse " : "", plan->parts[key] - 1,
                      plan->part_elements, plan->elements[key]);
     }
-    (void)printf("%s%s%s%s%s%s%s, norms %u, break 1/%u, repeat 1/%u, hold 1/%u, starve 1/%u, "
+    (void)printf("%s%s%s%s%s%s%s%s, norms %u, break 1/%u, repeat 1/%u, hold 1/%u, starve 1/%u, "
                  "memory %llu, turns "
                  "%u%%\n",
                  plan->ahead ? ", ahead" : "", plan->barriers ? ", barriers" : "",
                  plan->assigns ? ", assigns" : "", plan->rule_changes ? ", rules" : "",
                  plan->late_optimizer ? ", late rule" : "", plan->inits ? ", inits" : "",
-                 plan->deletes ? ", deletes" : "", plan->norms, plan->break_in, plan->repeat_in,
-                 plan->hold_in, plan->starve_in, (unsigned long long)plan->memory_bytes,
-                 plan->turn_first);
+                 plan->deletes ? ", deletes" : "",
+                 plan->states == 0                  ? ""
+                 : plan->states == SIM_STATES_ALONE ? ", states"
+                                                    : ", states and values",
+                 plan->norms, plan->break_in, plan->repeat_in, plan->hold_in, plan->starve_in,
+                 (unsigned long long)plan->memory_bytes, plan->turn_first);
 }

@@ -9,6 +9,8 @@
  * worker.c  a worker's program; fate.c what happens to it
  * client.c  its protocol: window, credit, replay; answers.c what it makes of answers
  * admin.c   reads at cuts, assignments and rules under load
+ * states.c  saves and loads of optimizer states under load
+ * history.c what cuts of the whole store did, and at which versions
  * oracle.c  every answer against the model
  * backend_cpu.c, backend_cuda.c  what the engine computes on: a program has one of them
  *
@@ -32,6 +34,9 @@ typedef struct sim sim;
 
 /* ------------------------------------------------------------------ plan.c */
 
+#define SIM_STATES_ALONE 1u
+#define SIM_STATES_AND_VALUES 2u
+
 typedef struct sim_plan {
     kvs_kind kind;
     kvs_policy policy;
@@ -51,6 +56,8 @@ typedef struct sim_plan {
     uint64_t delay_ns; /* of a message, at most */
     bool optimizer;    /* false: the sum replaces the value */
     uint32_t norms;    /* bits: the rule needs norms, the one that it changes to does */
+    uint32_t states;   /* the rule has states, which are saved and loaded: SIM_STATES_*; 0: not */
+    bool lazy;         /* of a row_sparse key, the rule with states updates what was pushed */
     bool late_optimizer;
     bool chaos; /* workers die, stall and leave; else only streams break */
     bool ahead; /* workers push rounds that are not due yet */
@@ -88,12 +95,15 @@ typedef struct sim_counts {
     uint64_t refused_memory, refused_fenced, refused_rule, refused_deleted, breaks, resumes, deaths,
         stalls, leaves;
     uint64_t repeats, snapshots, cuts, assigns, mismatches, rules, barriers, out_of_order, frames;
+    uint64_t saves, loads, refused_loads, histories;
     uint64_t versions, exact_versions;
 } sim_counts;
 
 typedef struct sim_client sim_client;
 typedef struct sim_stream sim_stream;
 typedef struct sim_oracle sim_oracle;
+typedef struct sim_cut sim_cut;
+typedef struct sim_admin sim_admin;
 
 struct sim {
     kvs_scheduler scheduler; /* first */
@@ -111,7 +121,7 @@ struct sim {
     kvs_backend *inner;
     kvs_backend backend;
     uint64_t memory_live, frames_live, waiters_live;
-    uint32_t assigned, rule; /* how many assignments; which rule: 1 or 2 */
+    uint32_t assigned, rule; /* how many assignments; which rule: 1 or 2; with states, to 3 */
     bool other_norms;        /* a late rule has been set once more, with other numbers */
     bool somebody_gone;
     kvs_engine *engine;
@@ -124,6 +134,9 @@ struct sim {
     kvs_session **sessions; /* every one that ever was: a reference each */
     size_t session_count, session_room;
     sim_oracle *oracle;
+    sim_cut *cuts; /* of plans with states: in order */
+    size_t cut_count, cut_room;
+    sim_admin *admin;    /* of states.c */
     bool open;           /* the store and its keys are there */
     bool closing;        /* nothing new begins */
     uint32_t last_reads; /* at rest, of each key */
@@ -210,6 +223,7 @@ typedef struct sim_waiter {
     void (*told)(struct sim_waiter *waiter, const kvs_problem *problem);
     void *context;
     uint64_t number;
+    size_t cut; /* its place in the history */
     kvs_init *init;
     kvs_barrier_result barrier;
     kvs_snapshot snapshot;
@@ -309,7 +323,7 @@ struct sim_client {
     uint64_t last[SIM_KEYS_MAX];                   /* sequence given to the key */
     uint64_t numbers[SIM_KEYS_MAX][SIM_PARTS_MAX]; /* pushes, over all incarnations */
     uint64_t own[SIM_KEYS_MAX][SIM_PARTS_MAX];     /* pushes of this session */
-    uint64_t seen[SIM_KEYS_MAX][SIM_PARTS_MAX];    /* own pushes seen in values: chaos */
+    uint64_t seen[SIM_KEYS_MAX][SIM_PARTS_MAX];    /* chaos: own pushes in values */
     sim_step steps[SIM_STEPS_MAX];
     uint32_t step, step_count, round;
     uint64_t sync_ns;  /* since when it waits */
@@ -353,6 +367,54 @@ void sim_worker_join(sim_client *client, uint64_t delay_ns);
 void sim_admin_open(sim *world);
 /* Reads every key once at a cut: the last word. */
 void sim_admin_read_all(sim *world);
+void sim_admin_set_rule(sim *world, uint32_t rule);
+/* What a control call may end with while workers die or the store goes. */
+bool sim_admin_may_fail(const sim *world, kvs_status status);
+
+/* ------------------------------------------------------------------ states.c */
+
+void sim_states_open(sim *world);
+/* At rest: one more save. */
+void sim_states_save_last(sim *world);
+void sim_states_close(sim *world);
+
+/* ------------------------------------------------------------------ history.c */
+
+typedef struct sim_part_states {
+    uint64_t updates;
+    sim_value momentum, value;
+} sim_part_states;
+
+/* What a file of states holds. */
+typedef struct sim_states {
+    uint32_t keys; /* all of the plan, or none: it was saved before they came */
+    bool values;
+    float tag; /* in the momentum of every part, where an assignment has its number */
+    sim_part_states of[SIM_KEYS_MAX][SIM_PARTS_MAX];
+} sim_states;
+
+typedef enum sim_cut_kind { SIM_CUT_SAVE, SIM_CUT_LOAD, SIM_CUT_RULE, SIM_CUT_ASSIGN } sim_cut_kind;
+
+struct sim_cut {
+    sim_cut_kind kind;
+    bool happened;                                    /* or is to */
+    uint32_t rule;                                    /* rule: which; load: which it brings, or 0 */
+    uint32_t key;                                     /* assign */
+    uint64_t id;                                      /* assign */
+    sim_states *states;                               /* save and load: its own */
+    uint64_t least[SIM_KEYS_MAX], most[SIM_KEYS_MAX]; /* versions between which it acts */
+};
+
+/* The next cut, as it is asked for: its place. What is in it is the caller's to fill in. */
+size_t sim_history_add(sim *world, sim_cut_kind kind);
+/* It has acted in all parts. */
+void sim_history_over(sim *world, size_t index);
+void sim_history_check(sim *world);
+void sim_history_free(sim *world);
+/* The JSON of rules 1, 2 (the same with other numbers) and 3 (another). */
+void sim_states_rule(const sim_plan *plan, uint32_t rule, char *out, size_t bytes);
+/* Does the one keep the states of the other? */
+bool sim_states_same_rule(uint32_t a, uint32_t b);
 
 /* ------------------------------------------------------------------ oracle.c */
 
@@ -368,6 +430,9 @@ void sim_oracle_push_ended(sim *world, uint32_t rank, uint32_t key, uint32_t par
 void sim_oracle_answered(sim *world, const sim_client *client, const sim_op *op);
 /* A round was refused: may it be? */
 void sim_oracle_round_failed(sim *world, const kvs_problem *problem);
+/* A value that was seen, or NULL; the highest version of those. */
+const sim_value *sim_oracle_seen(const sim *world, uint32_t key, uint32_t part, uint64_t version);
+uint64_t sim_oracle_newest(const sim *world, uint32_t key, uint32_t part);
 /* The end: everything that was seen, in order of versions, against the model. */
 void sim_oracle_check(sim *world);
 

@@ -213,14 +213,19 @@ static void live(sim *world)
     }
     sim_clients_open(world);
     sim_admin_open(world);
+    sim_states_open(world);
     sim_loop(world, sim_clients_finished);
     world->closing = true;
     sim_loop(world, NULL);
     if (!world->failed && !world->deleted) {
         sim_admin_read_all(world);
+        sim_states_save_last(world);
     }
     if (!world->failed) {
         sim_oracle_check(world);
+    }
+    if (!world->failed && world->plan.states != 0) {
+        sim_history_check(world);
     }
     sim_life_check_rest(world);
     sim_clients_close(world);
@@ -251,6 +256,7 @@ bool sim_run(uint64_t number, bool verbose, sim_counts *counts, uint64_t *trace,
     (void)snprintf(reason, reason_bytes, "%s", world->reason);
     if (good) { /* else what is left is left: the process is about to end */
         sim_oracle_free(world);
+        sim_history_free(world);
         free(world->events);
         free(world->ready);
         free(world);

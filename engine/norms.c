@@ -13,6 +13,7 @@
 static void run_go(kvs_task *task, uint64_t now_ns);
 static void run_order(kvs_task *task, uint64_t now_ns);
 static void run_begin(kvs_task *task, uint64_t now_ns);
+static void run_overdue(kvs_task *task, uint64_t now_ns);
 
 kvs_norms *kvs_norms_make(kvs_binding *binding, kvs_key *key)
 {
@@ -44,6 +45,7 @@ kvs_norms *kvs_norms_make(kvs_binding *binding, kvs_key *key)
         norms->parts[i].go.run = run_go;
         norms->parts[i].order.run = run_order;
         norms->parts[i].begin.run = run_begin;
+        norms->parts[i].overdue.run = run_overdue;
         norms->parts[i].norms = norms;
         norms->parts[i].part = &key->parts[i];
     }
@@ -324,6 +326,45 @@ void kvs_norms_thaw(kvs_shard *shard, uint64_t now_ns)
         kvs_binding_unref(binding);
         record = next;
     }
+}
+
+/* ------------------------------------------------------------------ deadlines */
+
+void kvs_norms_expire(kvs_part *part, uint64_t now_ns)
+{
+    const kvs_norms_part *late = kvs_norms_of(part);
+    if (late == NULL || late->norms != part->round.measured) {
+        return; /* it is about to measure anew */
+    }
+    kvs_norms *norms = late->norms;
+    for (uint64_t i = 0; i < norms->part_count; i++) {
+        kvs_norms_part *other = &norms->parts[i];
+        /* Release what is written below; acquire that it has been read. */
+        if (other != late &&
+            !atomic_exchange_explicit(&other->overdue_posted, true, memory_order_acq_rel)) {
+            other->overdue_turn = late->turns;
+            (void)kvs_binding_take(norms->binding); /* the task's */
+            kvs_right_post(&other->part->shard->right, &other->overdue, now_ns);
+        }
+    }
+}
+
+static void run_overdue(kvs_task *task, uint64_t now_ns)
+{
+    kvs_norms_part *record = (kvs_norms_part *)((char *)task - offsetof(kvs_norms_part, overdue));
+    kvs_binding *binding = record->norms->binding;
+    kvs_part *part = record->part;
+    kvs_shard *shard = part->shard;
+    bool of_this_turn = record->overdue_turn == record->turns && kvs_norms_of(part) == record;
+    shard->now_ns = now_ns;
+    atomic_store_explicit(&record->overdue_posted, false, memory_order_release);
+    /* An open round has a deadline of its own. While versions stand still nothing ends: the next
+     * tick says it again. */
+    if (of_this_turn && !shard->closing && shard->frozen == 0 && part->round.opened_ns == 0) {
+        kvs_round_open(shard, part, now_ns);
+        kvs_shard_expire(shard, part, now_ns);
+    }
+    kvs_binding_unref(binding);
 }
 
 /* ------------------------------------------------------------------ when a rule comes */

@@ -40,7 +40,7 @@ typedef struct kvs_norms_part {
     bool compared;   /* HOLDER: just now: what waits at the part may be behind */
     int64_t *ahead;  /* HOLDER: by rank, so many pushes more than the first part; less: below 0 */
     /* Asynchronous. Of a turn that is not over its session has an op with the first part. */
-    uint64_t turns;               /* HOLDER: that are over */
+    uint64_t turns;               /* HOLDER: that are over, in any store */
     bool order_due;               /* HOLDER of the first part: the others are to be told */
     const kvs_session *next_push; /* HOLDER: whose push comes next; NULL: not told yet */
     uint32_t next_rank;           /* HOLDER: of that */
@@ -49,6 +49,10 @@ typedef struct kvs_norms_part {
     const kvs_session *told_push; /* by the first part's holder, read by `order` */
     uint32_t told_rank;
     uint64_t told_turn;
+    /* Synchronous: a part that waits for this one has reached the round's deadline. */
+    kvs_task overdue;
+    _Atomic bool overdue_posted; /* by whoever sets it */
+    uint64_t overdue_turn;       /* written by them, read by `overdue` */
 } kvs_norms_part;
 
 struct kvs_norms {
@@ -96,6 +100,10 @@ void kvs_norms_send_reports(kvs_shard *shard, uint64_t now_ns);
  * before the rule, and this one has not, is refused when it comes, and one that this part alone has
  * had fails where the first part has its turn. */
 void kvs_norms_bind(kvs_shard *shard, kvs_part *part);
+
+/* HOLDER of a part of a synchronous store that is closing, when its round's deadline is over: other
+ * parts to which nothing has come of this round, and which so have no deadline, are at theirs. */
+void kvs_norms_expire(kvs_part *part, uint64_t now_ns);
 
 /* HOLDER. What was told while versions stood still. */
 void kvs_norms_thaw(kvs_shard *shard, uint64_t now_ns);

@@ -320,7 +320,11 @@ static bool proceed(kvs_shard *shard, kvs_part *part, kvs_op *op, uint64_t now_n
         add_term(shard, part, op, fused, &last);
         op = NULL;
     }
-    if (round->terms == 0) { /* only empty turns */
+    if (round->terms == 0) { /* only empty turns, or none: all have gone */
+        if (round->culprit_count == 0) {
+            round->culprit_count =
+                kvs_schedule_culprits(schedule, round, round->culprits, KVS_CULPRITS_MAX);
+        }
         return end_round(shard, part, KVS_TURN_EMPTY, KVS_OK);
     }
     return close_round(shard, part, fused ? &last : NULL, now_ns);
@@ -512,9 +516,6 @@ void kvs_round_forget(kvs_shard *shard, kvs_part *part, uint32_t rank)
 
 void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
 {
-    if (part->round.closing) {
-        return; /* the parts that it waits for have deadlines of their own */
-    }
     if (part->round.failed) {
         bool ended = end_round(shard, part, KVS_TURN_FAILED, KVS_ROUND_FAILED);
         feed(shard, part, (kvs_op_list){NULL, NULL}, ended, now_ns);

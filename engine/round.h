@@ -24,7 +24,7 @@ uint64_t kvs_round_turns(const kvs_part *part, uint32_t rank);
 /* The rank is gone in the middle of a key: its next turn at this part, with nothing in it. */
 void kvs_round_give_up(kvs_shard *shard, kvs_part *part, uint32_t rank, uint64_t now_ns);
 
-/* The deadline of the part's open round has passed. */
+/* The deadline of the part's open round, which is not closing, has passed. */
 void kvs_round_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
 
 /* The server stops, and what is with the part waits for a rank that does not come: refuses it with

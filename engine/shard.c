@@ -313,6 +313,27 @@ static void mark_late(kvs_store *store, uint32_t rank)
                              memory_order_relaxed);
 }
 
+void kvs_shard_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns)
+{
+    kvs_store *store = shard->store;
+    if (store->policy == KVS_POLICY_WAIT) {
+        return;
+    }
+    if (part->round.closing) {
+        kvs_norms_expire(part, now_ns);
+        return;
+    }
+    if (store->policy == KVS_POLICY_FAIL) {
+        kvs_round_expire(shard, part, now_ns);
+        return;
+    }
+    for (uint32_t rank = 0; rank < store->num_workers; rank++) {
+        if (!kvs_round_has(&part->round, rank) && shard->ranks[rank] != KVS_RANK_GONE) {
+            mark_late(store, rank);
+        }
+    }
+}
+
 static void run_timer(kvs_task *task, uint64_t now_ns)
 {
     kvs_shard *shard = (kvs_shard *)((char *)task - offsetof(kvs_shard, timer));
@@ -339,14 +360,8 @@ static void run_timer(kvs_task *task, uint64_t now_ns)
             if (norms != NULL && norms->next_push != NULL && norms->next_since_ns <= due) {
                 mark_late(store, norms->next_rank); /* it has pushed other parts of the key */
             }
-        } else if (store->policy == KVS_POLICY_FAIL) {
-            kvs_round_expire(shard, part, now_ns);
-        } else if (store->policy == KVS_POLICY_SHRINK && !part->round.closing) {
-            for (uint32_t rank = 0; rank < store->num_workers; rank++) {
-                if (!kvs_round_has(&part->round, rank) && shard->ranks[rank] != KVS_RANK_GONE) {
-                    mark_late(store, rank);
-                }
-            }
+        } else {
+            kvs_shard_expire(shard, part, now_ns);
         }
     }
 }

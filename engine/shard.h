@@ -70,6 +70,9 @@ void kvs_shard_set_rank(kvs_shard *shard, uint32_t rank, kvs_rank_state state, u
 void kvs_shard_freeze(kvs_shard *shard);
 void kvs_shard_thaw(kvs_shard *shard, uint64_t now_ns);
 
+/* HOLDER of a synchronous store's shard: the part's open round is at its deadline. */
+void kvs_shard_expire(kvs_shard *shard, kvs_part *part, uint64_t now_ns);
+
 /* HOLDER. Computes what the turn has gathered and lets go of the payloads that it has read. */
 void kvs_shard_settle(kvs_shard *shard);
 

@@ -67,15 +67,15 @@ static void check_value(fixture_worker *worker, const lamb *model)
     }
 }
 
-static void open_store(fixture *f, const char *type, uint32_t workers, uint64_t part_elements,
-                       bool manual)
+static void open_store_with(fixture *f, const char *type, uint32_t workers, uint64_t part_elements,
+                            bool manual, kvs_policy policy)
 {
     float w[ELEMENTS];
     fixture_open(f, &(fixture_options){.type = type,
                                        .num_workers = workers,
                                        .part_elements = part_elements,
                                        .shards = 4,
-                                       .policy = KVS_POLICY_FAIL,
+                                       .policy = policy,
                                        .manual = manual});
     for (uint32_t i = 0; i < workers; i++) {
         (void)fixture_join(f, i);
@@ -86,6 +86,12 @@ static void open_store(fixture *f, const char *type, uint32_t workers, uint64_t 
     if (manual) {
         fixture_run_all(f);
     }
+}
+
+static void open_store(fixture *f, const char *type, uint32_t workers, uint64_t part_elements,
+                       bool manual)
+{
+    open_store_with(f, type, workers, part_elements, manual, KVS_POLICY_FAIL);
 }
 
 static void norms_are_those_of_the_whole_however_it_is_cut(void **state)
@@ -248,6 +254,28 @@ static void a_push_that_never_gets_whole_ends_its_session(void **state)
     fixture_close(&f);
 }
 
+/* So it is in a synchronous store, where the other parts have no open round: whoever gives a part
+ * alone, and waits for its answer, gets one. */
+static void a_push_that_misses_parts_ends_at_the_deadline(void **state)
+{
+    (void)state;
+    static const kvs_policy policies[] = {KVS_POLICY_FAIL, KVS_POLICY_SHRINK};
+    float g[ELEMENTS];
+    fill(g, 1);
+    for (size_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
+        fixture f;
+        open_store_with(&f, "dist_sync", 1, 16, false, policies[i]);
+        fixture_push_at(f.workers[0], "w", g, 16, 1, 0, false);
+        for (int s = 0; s < 400 && fixture_status(f.workers[0], 1) == KVS_STATUS_COUNT; s++) {
+            (void)!kvs_session_heartbeat(f.workers[0]->session, f.now_ns);
+            fixture_tick(&f, UINT64_C(1000000000));
+        }
+        assert_int_equal(fixture_status(f.workers[0], 1), KVS_ROUND_FAILED);
+        assert_int_equal(fixture_answer_of(f.workers[0], 1)->detail[0], 'm'); /* "missing ranks" */
+        fixture_close(&f);
+    }
+}
+
 /* A value that is assigned while a round waits for its norms has a norm of its own. */
 static void what_is_assigned_meanwhile_is_measured_anew(void **state)
 {
@@ -336,6 +364,7 @@ int main(void)
         cmocka_unit_test(a_torn_push_fails_the_round_of_all_parts),
         cmocka_unit_test(a_torn_push_of_an_asynchronous_store_leaves_nothing),
         cmocka_unit_test(a_push_that_never_gets_whole_ends_its_session),
+        cmocka_unit_test(a_push_that_misses_parts_ends_at_the_deadline),
         cmocka_unit_test(what_is_assigned_meanwhile_is_measured_anew),
         cmocka_unit_test(a_rule_without_norms_ends_the_wait),
         cmocka_unit_test(a_gradient_is_clipped_by_the_norm_of_the_whole),

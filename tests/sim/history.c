@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,18 +63,37 @@ void sim_history_free(sim *world)
 
 #define SIM_MOMENTUM 1.0f
 
+#define SIM_LARS_ETA 0.25
+
+static const struct {
+    const char *name, *more;
+    uint32_t rate, step;
+} rules[] = {{.name = NULL},
+             {"sgd", "", 4, 3},
+             {"sgd", "", 2, 5},
+             {"nag", "", 1, 1000},
+             {"lars", ",\"eta\":0.25,\"momentum_correction\":false", 2, 4}};
+
 static bool is_nag(uint32_t rule)
 {
     return rule == 3;
 }
 
-bool sim_states_same_rule(uint32_t a, uint32_t b)
+static bool is_lars(uint32_t rule)
 {
-    return is_nag(a) == is_nag(b);
+    return rule == 4;
 }
 
-static const uint32_t rates[] = {0, 4, 2, 1};
-static const uint32_t steps[] = {0, 3, 5, 1000};
+uint32_t sim_states_rules(const sim_plan *plan)
+{
+    bool norms = plan->kind == KVS_SYNC && !plan->chaos && plan->sparse == 0;
+    return norms ? 4 : 3;
+}
+
+bool sim_states_same_rule(uint32_t a, uint32_t b)
+{
+    return strcmp(rules[a].name, rules[b].name) == 0;
+}
 
 void sim_states_rule(const sim_plan *plan, uint32_t rule, char *out, size_t bytes)
 {
@@ -82,16 +102,16 @@ void sim_states_rule(const sim_plan *plan, uint32_t rule, char *out, size_t byte
     (void)snprintf(out, bytes,
                    "{\"name\":\"%s\",\"learning_rate\":%u,\"momentum\":1,\"wd\":0,"
                    "\"lr_scheduler\":{\"name\":\"factor\",\"step\":%u,\"factor\":0.5,"
-                   "\"stop_factor_lr\":1}%s%s}",
-                   is_nag(rule) ? "nag" : "sgd", rates[rule], steps[rule], clip,
-                   is_nag(rule) ? "" : lazy);
+                   "\"stop_factor_lr\":1}%s%s%s}",
+                   rules[rule].name, rules[rule].rate, rules[rule].step, clip, rules[rule].more,
+                   rule <= 2 ? lazy : "");
 }
 
 /* Of update t, from 1. */
 static float rate_of(uint32_t rule, uint64_t t)
 {
-    float rate = (float)rates[rule];
-    for (uint64_t halves = (t - 1) / steps[rule]; halves > 0 && rate > 1.0f; halves--) {
+    float rate = (float)rules[rule].rate;
+    for (uint64_t halves = (t - 1) / rules[rule].step; halves > 0 && rate > 1.0f; halves--) {
         rate *= 0.5f;
     }
     return rate;
@@ -156,20 +176,55 @@ static void gradient(const sim_plan *plan, uint32_t key, uint32_t part, uint64_t
     }
 }
 
+/* Of one part, as engine/rules.h says that squares are added. */
+static double squares(const sim_plan *plan, uint32_t key, uint32_t part, const sim_value *of)
+{
+    double lanes[8] = {0};
+    for (uint32_t i = 0; i < sim_plan_elements(plan, key, part); i++) {
+        lanes[i % 8] += (double)of->of[i] * (double)of->of[i];
+    }
+    return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) +
+           ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+/* lars: what the norms of the whole value and of its gradient make of a rate of 1. */
+static double trust(const search *in, const walk *at, const sim_value *sums)
+{
+    const sim_plan *plan = &in->world->plan;
+    static const char plain[] = "bias"; /* of a key with this end the norms do not matter */
+    const char *name = sim_key_name(in->key);
+    double weight = 0;
+    double slope = 0;
+    for (uint32_t part = 0; part < plan->parts[in->key]; part++) {
+        weight += squares(plan, in->key, part, &at->value[part]);
+        slope += squares(plan, in->key, part, &sums[part]);
+    }
+    weight = sqrt(weight);
+    slope = sqrt(slope);
+    size_t bytes = strlen(name);
+    bool matters = bytes < strlen(plain) || strcmp(name + bytes - strlen(plain), plain) != 0;
+    return matters && weight > 0 && slope > 0 ? SIM_LARS_ETA * weight / slope : 1;
+}
+
 static void update(const search *in, walk *at)
 {
     const sim_plan *plan = &in->world->plan;
+    sim_value sums[SIM_PARTS_MAX];
+    bool had[SIM_PARTS_MAX][SIM_ELEMENTS_MAX];
     at->version++;
     at->rounds++;
     for (uint32_t part = 0; part < plan->parts[in->key]; part++) {
-        sim_value sum;
-        bool has[SIM_ELEMENTS_MAX];
-        gradient(plan, in->key, part, at->rounds, &sum, has);
-        float rate = rate_of(at->rule, ++at->updates[part]);
+        gradient(plan, in->key, part, at->rounds, &sums[part], had[part]);
+    }
+    double scale = is_lars(at->rule) ? trust(in, at, sums) : 1;
+    for (uint32_t part = 0; part < plan->parts[in->key]; part++) {
+        const sim_value sum = sums[part];
+        const bool *has = had[part];
+        float rate = (float)(rate_of(at->rule, ++at->updates[part]) * scale);
         for (uint32_t i = 0; i < SIM_ELEMENTS_MAX; i++) {
             float *momentum = &at->momentum[part].of[i];
             float step = rate * sum.of[i];
-            if (has[i] || is_nag(at->rule)) {
+            if (has[i] || at->rule > 2) {
                 *momentum = SIM_MOMENTUM * *momentum - step;
                 at->value[part].of[i] +=
                     is_nag(at->rule) ? SIM_MOMENTUM * *momentum - step : *momentum;

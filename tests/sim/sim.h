@@ -121,7 +121,7 @@ struct sim {
     kvs_backend *inner;
     kvs_backend backend;
     uint64_t memory_live, frames_live, waiters_live;
-    uint32_t assigned, rule; /* how many assignments; which rule: 1 or 2; with states, to 3 */
+    uint32_t assigned, rule; /* how many assignments; which rule: 1 or 2; with states, to 4 */
     bool other_norms;        /* a late rule has been set once more, with other numbers */
     bool somebody_gone;
     kvs_engine *engine;
@@ -411,7 +411,9 @@ size_t sim_history_add(sim *world, sim_cut_kind kind);
 void sim_history_over(sim *world, size_t index);
 void sim_history_check(sim *world);
 void sim_history_free(sim *world);
-/* The JSON of rules 1, 2 (the same with other numbers) and 3 (another). */
+/* Rules from 1 on: 2 is 1 with other numbers, 3 another, and 4 one of norms of values, in plans in
+ * which the order of pushes is known. How many there are; the JSON of one. */
+uint32_t sim_states_rules(const sim_plan *plan);
 void sim_states_rule(const sim_plan *plan, uint32_t rule, char *out, size_t bytes);
 /* Does the one keep the states of the other? */
 bool sim_states_same_rule(uint32_t a, uint32_t b);

@@ -487,7 +487,9 @@ static void run_something(sim *world, void *context, uint64_t number)
         }
         break;
     default: {
-        uint32_t rule = 1 + (uint32_t)sim_below(world, 3);
+        uint32_t most = sim_states_rules(plan);
+        bool last = plan->norms != 0 && sim_chance(world, 2);
+        uint32_t rule = last ? most : 1 + (uint32_t)sim_below(world, most);
         if (admin->rules < RULES_MAX && rule != world->rule) {
             admin->rules++;
             sim_admin_set_rule(world, rule);

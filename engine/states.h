@@ -44,8 +44,8 @@ typedef struct kvs_states_load kvs_states_load;
 kvs_status kvs_states_load_open(kvs_store *store, kvs_states_load **out,
                                 kvs_problem *problem) KVS_MUST_CHECK;
 /* The file, piece by piece. KVS_STATES_MISMATCH as soon as its header has come: the problem says
- * how many misfits there are and names the first. Others: KVS_INVALID_FRAME, KVS_TOO_LARGE,
- * KVS_OPTIMIZER_NOT_SET, KVS_OVER_BUDGET. After a failure only close. */
+ * how many misfits there are and names as many as it has room for. Others: KVS_INVALID_FRAME,
+ * KVS_TOO_LARGE, KVS_OPTIMIZER_NOT_SET, KVS_OVER_BUDGET. After a failure only close. */
 kvs_status kvs_states_load_append(kvs_states_load *load, const void *data, size_t bytes,
                                   kvs_problem *problem) KVS_MUST_CHECK;
 /* All has come: takes effect at a cut of every key. A file that holds an optimizer sets it. */

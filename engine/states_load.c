@@ -112,14 +112,29 @@ static void misfit(kvs_states_load *load, const kvs_safetensor *tensor, const ch
     load->misfit_count++;
 }
 
-/* How many there are, and the first of them in words. */
+/* How many there are, and as many of them as the problem has room for, the first in any case. */
 static kvs_status tell_misfits(const kvs_states_load *load, kvs_problem *problem)
 {
-    const kvs_states_misfit *first = &load->misfits[0];
-    const char *name = first->tensor != NULL ? first->tensor : "";
-    return kvs_problem_set(problem, KVS_STATES_MISMATCH, "%zu misfit%s: \"%.100s\" %s%s",
-                           load->misfit_count, load->misfit_count == 1 ? "" : "s", name, first->why,
-                           load->misfit_count > 1 ? ", ..." : "");
+    enum { MORE_BYTES = 32 }; /* for how many are left out */
+    char list[sizeof problem->detail];
+    size_t room = sizeof list - sizeof "18446744073709551615 misfits: " - MORE_BYTES;
+    size_t told = 0;
+    for (size_t used = 0; told < load->misfit_count && told < KVS_STATES_MISFITS_MAX; told++) {
+        const kvs_states_misfit *next = &load->misfits[told];
+        int length = snprintf(list + used, room - used, "%s\"%.100s\" %.60s", told > 0 ? "; " : "",
+                              next->tensor != NULL ? next->tensor : "", next->why);
+        if (length < 0 || (size_t)length >= room - used) {
+            list[used] = '\0';
+            break;
+        }
+        used += (size_t)length;
+    }
+    char more[MORE_BYTES] = "";
+    if (told < load->misfit_count) {
+        (void)snprintf(more, sizeof more, "; %zu more", load->misfit_count - told);
+    }
+    return kvs_problem_set(problem, KVS_STATES_MISMATCH, "%zu misfit%s: %s%s", load->misfit_count,
+                           load->misfit_count == 1 ? "" : "s", list, more);
 }
 
 static bool note_is(const kvs_safetensors_note *note, const char *text)

@@ -70,8 +70,12 @@ class States:
             second = self.open()
             second.init("other", ones())
             second.set_optimizer(RULE)
-            with self.refused("STATES_MISMATCH"):
+            with self.refused("STATES_MISMATCH") as caught:
                 second.load_optimizer_states(path)
+            for name in ("w::step", "w::momentum_buffer"):
+                self.assertIn(f'"{name}" is nothing that the store has', str(caught.exception))
+            for name in ("other::step", "other::momentum_buffer"):
+                self.assertIn(f'"{name}" is missing', str(caught.exception))
             with self.assertRaises(kvstored.KVStoreError):
                 second.load_optimizer_states(os.path.join(folder, "nothing"))
 

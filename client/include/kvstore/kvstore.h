@@ -198,8 +198,8 @@ KV_API void kv_free(void *memory);
 /* The optimizer states of all keys, of one moment, as a safetensors file at `path` on this machine
  * (docs/PROTOCOL.md has the names in it). Both wait for what this store has pushed. A save puts the
  * file in its place whole, or not at all. A load is taken whole or not at all: STATES_MISMATCH when
- * the file does not fit the store, and kv_last_error names the first misfit. With dump_optimizer
- * not 0 the file holds the optimizer too, and a load then sets it. */
+ * the file does not fit the store, and kv_last_error lists the misfits, as far as it has room. With
+ * dump_optimizer not 0 the file holds the optimizer too, and a load then sets it. */
 KV_API kv_status kv_save_optimizer_states(kv_store *kv, const char *path, int dump_optimizer);
 KV_API kv_status kv_load_optimizer_states(kv_store *kv, const char *path);
 /* Called by the thread that saves or loads, as bytes move; the last time with done == total. It

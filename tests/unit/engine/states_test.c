@@ -418,6 +418,10 @@ static void shapes_and_dtypes_must_be_the_stores(void **state)
     assert_string_equal(list[1].why, "has another shape than the store's");
     assert_string_equal(list[2].tensor, "b::momentum_buffer");
     assert_string_equal(list[2].why, "is missing");
+    assert_string_equal(problem.detail,
+                        "4 misfits: \"w::step\" is I32, the store has I64; "
+                        "\"w::momentum_buffer\" has another shape than the store's; "
+                        "\"b::momentum_buffer\" is missing; \"b::step\" is missing");
     kvs_states_load_close(loading);
     fixture_close(&f);
 }

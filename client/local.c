@@ -105,7 +105,9 @@ static kvs_status init_groups(kvs_local *self, const kvs_groups *groups, bool sp
         const kvs_group *group = &groups->list[i];
         kvs_key_info info;
         if (kvs_key_describe(self->store, group->name, group->name_bytes, &info, NULL) == KVS_OK) {
-            return kvs_problem_set(problem, KVS_KEY_EXISTS, "key %.*s was initialised before",
+            return kvs_problem_set(problem, KVS_KEY_EXISTS,
+                                   "key %.*s was initialised before, and an embedded store takes "
+                                   "no second init of a key",
                                    (int)group->name_bytes, group->name);
         }
     }

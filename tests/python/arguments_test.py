@@ -188,8 +188,21 @@ class Arguments(case.Case):
 
     def test_a_second_init_is_an_error(self):
         self.kv.init("w", numpy.zeros(1, "float32"))
-        with self.refused("KEY_EXISTS"):
+        with self.refused("KEY_EXISTS", "no second init"):
             self.kv.init("w", numpy.zeros(1, "float32"))
+
+    def test_what_is_no_function_or_no_text_is_refused(self):
+        with self.refused("INVALID_FIELD", "an updater is a function, not int"):
+            self.kv._set_updater(5)
+        for body in (b"x", None):
+            with self.refused("INVALID_FIELD", "a body is a str, not"):
+                self.kv._send_command_to_servers(7, body)
+
+    def test_shapes_of_empty_are_those_of_numpy(self):
+        for shape in (numpy.int64(3), (numpy.uint8(2), 3), [2, 3], (), 0):
+            self.assertEqual(numpy.empty(shape).shape, kvstored.empty(shape).shape)
+        with self.refused("INVALID_FIELD", "negative"):
+            kvstored.empty((2, -1))
 
     def test_types_are_text_in_lower_case(self):
         with kvstored.create("Device") as kv:

@@ -73,6 +73,17 @@ class Optimizers(case.Case):
         self.kv.set_optimizer(None)
         self.assertIsNone(self.kv.get_optimizer())
 
+    def test_numbers_of_numpy_are_numbers(self):
+        schedule = kvstored.lr_scheduler.FactorScheduler(numpy.int64(3), numpy.float64(0.5))
+        self.kv.set_optimizer(optimizer.SGD(
+            learning_rate=numpy.float32(0.5), momentum=numpy.array(0.25),
+            multi_precision=numpy.bool_(True), lr_scheduler=schedule,
+            lr_mult={"w": numpy.float16(2)}))
+        found = self.kv.get_optimizer()
+        self.assertEqual((0.5, 0.25, True, 3, {"w": 2}),
+                         (found["learning_rate"], found["momentum"], found["multi_precision"],
+                          found["lr_scheduler"]["step"], found["lr_mult"]))
+
     def test_what_is_wrong_is_named(self):
         with self.assertRaises(TypeError):
             optimizer.SGD(momentun=0.9)
@@ -84,6 +95,11 @@ class Optimizers(case.Case):
             self.kv.set_optimizer(optimizer.Adam(beta1=1.5))
         with self.refused("INVALID_FIELD", "dict or JSON"):
             self.kv.set_optimizer(0.1)
+        for given in (float("nan"), numpy.float32("inf"), lambda count: 0.1):
+            with self.refused("INVALID_FIELD", "/learning_rate cannot be sent"):
+                self.kv.set_optimizer(optimizer.SGD(learning_rate=given))
+        with self.refused("INVALID_FIELD", "/lr_scheduler cannot be sent"):
+            self.kv.set_optimizer(optimizer.SGD(lr_scheduler=lambda count: 0.1))
         with self.refused("INVALID_FRAME"):
             self.kv.set_optimizer("{")
 

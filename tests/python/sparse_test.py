@@ -74,6 +74,30 @@ class Examples:
         with self.refused("INVALID_FIELD", "row_ids is needed"):
             self.kv.row_sparse_pull("w", outs)
 
+    def test_ids_of_nested_lists(self):
+        self.kv.init(["v", "w"], [RowSparse.from_dense(ONES)] * 2)
+        self.assert_array([0, 1, 2], self.rows_of("w", [[0, 1], [1, 2]]).indices)
+        outs = [[RowSparse.zeros(SHAPE) for _ in range(2)] for _ in range(2)]
+        ids = [[numpy.array([0]), numpy.array([1])], [[2], [0, 1]]]
+        self.kv.row_sparse_pull(["v", "w"], outs, row_ids=ids)
+        for these, those in zip(outs, ids):
+            for out, expected in zip(these, those):
+                self.assert_array(expected, out.indices)
+        with self.refused("INVALID_FIELD", "a key has 2 outs, but 1 lists"):
+            self.kv.row_sparse_pull(["v", "w"], outs, row_ids=[ids[0], ids[1][:1]])
+
+    def test_what_is_no_row_id_is_named(self):
+        self.kv.init("w", RowSparse.from_dense(ONES))
+        for ids, words in (([0.5], "0.5 is no row id"), ([numpy.nan], "nan is no row id"),
+                           (numpy.array([1, 2 ** 63], "uint64"), "9223372036854775808 is no")):
+            with self.refused("INVALID_TENSOR", words):
+                self.rows_of("w", ids)
+
+    def test_there_is_no_pushpull_of_rows(self):
+        self.kv.init("w", RowSparse.from_dense(ONES))
+        with self.refused("INVALID_TENSOR", "row_sparse_pull"):
+            self.kv.pushpull("w", RowSparse.from_dense(ONES))
+
     def test_a_push_adds_rows_up_and_an_optimizer_takes_them(self):
         self.kv.init("w", RowSparse.from_dense(ONES))
         self.kv.set_optimizer(kvstored.optimizer.SGD(learning_rate=0.5))

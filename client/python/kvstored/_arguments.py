@@ -84,6 +84,13 @@ def read_int(given: Any, what: str) -> int:
     return number
 
 
+def read_text(given: Any, what: str) -> bytes:
+    """A text that C takes as one."""
+    if not isinstance(given, str):
+        raise field_error(f"{what} is a str, not {type(given).__name__}")
+    return given.encode()
+
+
 def pair(keys: list[KeyLike], many: bool, given: Any, what: str) -> list[list[Any]]:
     """What belongs to each key, as lists."""
     if given is None:
@@ -123,6 +130,9 @@ def _read_tensor(tensor: Any) -> View:
         raise tensor_error(f"a tensor is on {tensor.device}", "Pass tensor.cpu().")
     tensor = tensor.detach()
     torch = sys.modules["torch"]
+    if tensor.layout != torch.strided:
+        raise tensor_error(f"a tensor has the layout {tensor.layout}",
+                           "Pass tensor.to_dense(), or a kvstored.RowSparse.")
     if tensor.dtype == torch.bfloat16:  # numpy has no such dtype: its bits
         return View(tensor.view(torch.int16).numpy(), _library.BF16)
     return read_array(tensor.numpy())
@@ -155,7 +165,10 @@ def _read(value: Any) -> tuple[View, bool]:
         pass
     if hasattr(value, "__array__"):
         return read_array(numpy.asarray(value)), False
-    raise tensor_error(f"a value is of type {type(value).__name__}", "Pass a numpy array.")
+    next_step = "Pass a numpy array."
+    if type(value).__name__ == "RowSparse":
+        next_step = "Rows go by init, push and row_sparse_pull; there is no pushpull of them."
+    raise tensor_error(f"a value is of type {type(value).__name__}", next_step)
 
 
 def _read_value(value: Any) -> View:
@@ -209,7 +222,10 @@ def bytes_of(shape: Shape, dtype: Any) -> int:
 
 def _measure(shape: Shape, dtype: Any) -> tuple[numpy.dtype[Any], tuple[int, ...], int]:
     kind = numpy.dtype(dtype)
-    dimensions = (shape,) if isinstance(shape, int) else tuple(shape)
+    sizes = (shape,) if isinstance(shape, (int, numpy.integer)) else tuple(shape)
+    dimensions = tuple(operator.index(size) for size in sizes)
+    if any(size < 0 for size in dimensions):
+        raise field_error(f"a shape has no negative sizes: {dimensions}")
     return kind, dimensions, math.prod(dimensions) * kind.itemsize
 
 

@@ -65,6 +65,13 @@ def _read_ids(given: Any) -> Numbers:
     ids: Numbers = numpy.asarray(given)
     if ids.size == 0:
         ids = ids.astype("int64")
+    if ids.dtype.kind == "f":  # as they come from arrays of MXNet, whose default is float32
+        with numpy.errstate(invalid="ignore"):
+            whole = ids == ids.astype("int64")
+        if not whole.all():
+            raise tensor_error(f"{ids[~whole][0]} is no row id", "Pass integers.")
+    if ids.dtype.kind == "u" and ids.size and ids.max() >= 2 ** 63:
+        raise tensor_error(f"{ids.max()} is no row id", "Pass integers of 63 bits.")
     if ids.dtype.name not in _ID_DTYPES and ids.dtype.kind in "iu":
         ids = ids.astype("int64")
     if ids.dtype.name not in _ID_DTYPES or not ids.dtype.isnative:
@@ -77,6 +84,23 @@ def has_rows(given: Any) -> bool:
     if isinstance(given, (list, tuple)):
         return any(has_rows(entry) for entry in given)
     return isinstance(given, RowSparse)
+
+
+def _lists_of_ids(row_ids: Any, counts: Any) -> list[Any]:
+    """One entry for all outs or one each, of keys that have `counts` outs."""
+    if not isinstance(row_ids, (list, tuple)) or not any(numpy.ndim(ids) > 0 for ids in row_ids):
+        return [row_ids]  # an array, or a list of numbers
+    if sum(counts) == 1 and len(row_ids) > 1:
+        return [row_ids]  # an array of two dimensions, as lists
+    if len(row_ids) != len(counts):
+        return list(row_ids)
+    flat = []
+    for ids, count in zip(row_ids, counts):
+        many = isinstance(ids, (list, tuple)) and any(numpy.ndim(entry) > 0 for entry in ids)
+        if many and len(ids) != count:
+            raise field_error(f"a key has {count} outs, but {len(ids)} lists of row ids")
+        flat += list(ids) if many else [ids]
+    return flat
 
 
 class PackedRows:
@@ -107,13 +131,11 @@ class PackedRows:
             place.count = len(entry.indices)
 
     def pack_outs(self, row_ids: Any) -> None:
-        """`row_ids`: one array for all outs, or a list with one for each."""
+        """`row_ids`: one array for all outs, or a list with one for each, or for a list of keys
+        a list of those."""
         if row_ids is None:
             raise field_error("row_ids is needed")
-        if isinstance(row_ids, (list, tuple)) and any(numpy.ndim(ids) > 0 for ids in row_ids):
-            lists = [_read_ids(ids) for ids in row_ids]
-        else:
-            lists = [_read_ids(row_ids)]
+        lists = [_read_ids(ids) for ids in _lists_of_ids(row_ids, self.counts)]
         if len(lists) not in (1, len(self.sparse)):
             raise field_error(f"{len(self.sparse)} outs, but {len(lists)} lists of row ids")
         self.row_ids = (_library.Array * len(lists))()

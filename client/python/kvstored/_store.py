@@ -14,11 +14,11 @@ from typing import Any, Callable, Literal, Optional, Sequence, Union, overload
 
 from . import _library, _native
 from ._arguments import KeyLike, Numbers, Packed, Shape, array_at, array_of_view, bytes_of, \
-    empty_at, field_error, key_of, may_borrow, pack_keys, read_int, read_keys
+    empty_at, field_error, key_of, may_borrow, pack_keys, read_int, read_keys, read_text
 from ._errors import KVStoreError
 from ._native import Handle
 from ._rows import PackedRows, all_rows, drop_rows, has_rows
-from .optimizer import Optimizer
+from .optimizer import Optimizer, to_json
 
 Keys = Union[KeyLike, Sequence[KeyLike]]
 Updater = Callable[[KeyLike, Any, Any], None]
@@ -291,13 +291,11 @@ class KVStore:
     def set_optimizer(self, optimizer: Union[Optimizer, dict[str, Any], str, None]) -> None:
         """An optimizer of kvstored.optimizer, or what it is as a dict or as JSON; None for none.
         Every rank may call it; an equal one changes nothing."""
-        if isinstance(optimizer, Optimizer):
-            optimizer = optimizer.to_dict()
-        if isinstance(optimizer, dict):
-            optimizer = json.dumps(optimizer)
+        if isinstance(optimizer, (Optimizer, dict)):
+            optimizer = to_json(optimizer)
         if optimizer is not None and not isinstance(optimizer, str):
-            raise KVStoreError("INVALID_FIELD", "an optimizer is one of kvstored.optimizer, a dict "
-                                                f"or JSON, not {optimizer.__class__.__name__}")
+            raise field_error("an optimizer is one of kvstored.optimizer, a dict or JSON, not "
+                              f"{optimizer.__class__.__name__}")
         self._use()
         self._native.call(self._library.kv_set_optimizer,
                           None if optimizer is None else optimizer.encode())
@@ -317,6 +315,8 @@ class KVStore:
     def _set_updater(self, updater: Optional[Updater]) -> None:
         """Embedded stores only: updater(key, input, stored) changes `stored` in place, on the
         thread that pushes. None takes it away. It must not call this store."""
+        if updater is not None and not callable(updater):
+            raise field_error(f"an updater is a function, not {type(updater).__name__}")
         calls = [] if updater is None else [_UpdaterCall(updater)]
         pointer = calls[0].pointer if calls else _library.UPDATER()
         self._use()
@@ -379,7 +379,8 @@ class KVStore:
 
     def _send_command_to_servers(self, head: int, body: str) -> None:
         self._use()
-        self._native.call(self._library.kv_send_command, read_int(head, "a head"), body.encode())
+        self._native.call(self._library.kv_send_command, read_int(head, "a head"),
+                          read_text(body, "a body"))
 
     # -------------------------------------------------------------- the end
 

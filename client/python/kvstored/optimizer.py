@@ -7,9 +7,11 @@ store, which names the field.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
+from ._errors import KVStoreError
 from .lr_scheduler import LRScheduler
 
 _registry: dict[str, type["Optimizer"]] = {}
@@ -84,6 +86,27 @@ def create(name: str, **arguments: Any) -> Optimizer:
 
 def names() -> list[str]:
     return sorted(_registry)
+
+
+def to_json(given: Union[Optimizer, dict[str, Any]]) -> str:
+    """As it travels. Numbers of numpy and its like are numbers; whatever else JSON has no word for
+    is refused, with the field that holds it."""
+    words = given.to_dict() if isinstance(given, Optimizer) else given
+    for name, value in words.items():
+        try:
+            json.dumps(value, allow_nan=False, default=_plain)
+        except (TypeError, ValueError):
+            raise KVStoreError("INVALID_FIELD", f"/{name} cannot be sent: {value!r}") from None
+    return json.dumps(words, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A number as Python has it."""
+    if isinstance(value, LRScheduler):
+        return value.to_dict()
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return value.item()
+    raise TypeError
 
 
 @dataclass(kw_only=True)

@@ -66,6 +66,8 @@ class Tensors(case.Case):
     def test_a_tensor_elsewhere_is_refused(self):
         with self.refused("INVALID_TENSOR", "cpu()"):
             self.kv.init("w", torch.ones(2, device="meta"))
+        with self.refused("INVALID_TENSOR", "to_dense()"):
+            self.kv.init("w", torch.ones(2).to_sparse())
 
     def test_the_package_does_not_import_torch(self):
         code = "import kvstored, sys; sys.exit('torch' in sys.modules)"
@@ -148,6 +150,48 @@ class Optimizer(case.Case):
             before = net[0].bias.detach().clone()
             ours.step()
             self.assertTrue(torch.equal(before, net[0].bias))
+
+    def test_a_schedule_of_torchs_reaches_the_store(self):
+        with kvstored.create("local") as kv:
+            net, expected = model(), model()
+            rule = kvstored.optimizer.SGD(learning_rate=0.1)
+            ours = KVStoreOptimizer(net.named_parameters(), kv, rule)
+            theirs = torch.optim.SGD(expected.parameters(), lr=0.1)
+            schedules = [torch.optim.lr_scheduler.StepLR(each, 2, 0.5) for each in (ours, theirs)]
+            for i in range(7):
+                for this, other, schedule in zip((ours, theirs), (net, expected), schedules):
+                    this.zero_grad()
+                    loss_of(other, i).backward()
+                    this.step()
+                    schedule.step()
+            self.assertEqual(0.0125, kv.get_optimizer()["learning_rate"])
+            self.assert_same(expected, net)
+
+    def test_a_schedule_of_the_store_stays(self):
+        with kvstored.create("local") as kv:
+            net = model()
+            rule = kvstored.optimizer.SGD(
+                lr_scheduler=kvstored.lr_scheduler.FactorScheduler(2, 0.5, base_lr=0.1))
+            ours = KVStoreOptimizer(net.parameters(), kv, rule)
+            before = kv.get_optimizer()
+            ours.param_groups[0]["lr"] = 7.0
+            ours.step()
+            self.assertEqual(before, kv.get_optimizer())
+
+    def test_sparse_gradients_count_as_dense_ones(self):
+        with kvstored.create("local") as kv:
+            table = torch.nn.Embedding(5, 2, sparse=True)
+            expected = table.weight.detach().clone()
+            expected[[1, 3]] -= 0.5
+            rule = kvstored.optimizer.SGD(learning_rate=0.5)
+            ours = KVStoreOptimizer(table.parameters(), kv, rule)
+            table(torch.tensor([1, 3])).sum().backward()
+            ours.step()
+            self.assertTrue(torch.equal(expected, table.weight))
+
+    def test_groups_of_parameters_are_refused(self):
+        with kvstored.create("local") as kv, self.refused("INVALID_FIELD", "lr_mult"):
+            KVStoreOptimizer([{"params": model().parameters()}], kv, kvstored.optimizer.SGD())
 
     def test_a_store_without_an_optimizer_is_refused(self):
         with kvstored.create("local") as kv, self.refused("OPTIMIZER_NOT_SET"):

@@ -18,6 +18,7 @@ from typing import Any, Callable, Iterable, Optional, Union
 
 import torch
 
+from ._arguments import field_error
 from ._errors import KVStoreError
 from ._store import KVStore
 from .optimizer import Optimizer
@@ -36,7 +37,11 @@ class KVStoreOptimizer(torch.optim.Optimizer):
     Making one is a broadcast: every worker has rank 0's weights then (or the store's, if it had the
     keys). A step pushes every parameter, zeros where there is no gradient, so that each worker
     takes part in each round; the first parameters have the highest priority. Tensors on a device
-    go by way of the CPU.
+    go by way of the CPU, sparse gradients as dense ones.
+
+    There is one group of parameters, whose "lr" is the rule's learning rate: what a schedule of
+    torch's makes of it is told to the store before the next step (by every worker, all having the
+    same schedule). A rule that has a schedule of its own goes by that one instead.
     """
 
     def __init__(self, params: Parameters, kv: KVStore,
@@ -45,16 +50,21 @@ class KVStoreOptimizer(torch.optim.Optimizer):
         self.keys: list[Any] = []
         self.tensors: list[torch.Tensor] = []
         for i, given in enumerate(params):
+            if isinstance(given, dict):
+                raise field_error("params are tensors, or pairs of name and tensor, not groups: "
+                                  "lr_mult and wd_mult of the rule are by key")
             key, tensor = (i, given) if isinstance(given, torch.Tensor) else given
             if tensor.requires_grad:
                 self.keys.append(key)
                 self.tensors.append(tensor)
-        super().__init__(self.tensors, {})
         if optimizer is not None:
             kv.set_optimizer(optimizer)
-        elif kv.get_optimizer() is None:
+        rule = kv.get_optimizer()
+        if rule is None:
             raise KVStoreError("OPTIMIZER_NOT_SET", "the store has no optimizer",
                                next_step="Give one, or call kv.set_optimizer first.")
+        self._told = rule.get("learning_rate")
+        super().__init__(self.tensors, {"lr": self._told})
         weights = self._places()
         kv.broadcast(self.keys, [self._near(tensor) for tensor in self.tensors], out=weights)
         self._write(weights)
@@ -66,6 +76,7 @@ class KVStoreOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._tell()
         gradients = [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
                      for tensor in self.tensors]
         weights = self._places()
@@ -76,10 +87,21 @@ class KVStoreOptimizer(torch.optim.Optimizer):
         self._write(weights)
         return loss
 
+    def _tell(self) -> None:
+        """Tells the store a learning rate that has been changed here since it was last told."""
+        rate = self.param_groups[0]["lr"]
+        if rate == self._told:
+            return
+        rule = self.kv.get_optimizer()
+        if rule is not None and rule.get("lr_scheduler") is None:
+            rule["learning_rate"] = rate
+            self.kv.set_optimizer(rule)
+        self._told = rate
+
     @staticmethod
     def _near(tensor: torch.Tensor) -> torch.Tensor:
         near: torch.Tensor = tensor.detach().cpu()
-        return near
+        return near if near.layout == torch.strided else near.to_dense()
 
     def _places(self) -> list[torch.Tensor]:
         """Where weights arrive: the parameters themselves, or memory for those on a device."""

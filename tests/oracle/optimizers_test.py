@@ -150,6 +150,56 @@ class Optimizers(case.Case):
                     count += 1
         print(f"{count} settings of {STEPS} steps; largest errors, in tolerances: {worst}")
 
+    def noise_of(self, kv, said, number):
+        """What sgld adds to the step of its formula, in roots of the rate, at every update of two
+        keys of f64: of dense gradients, and of gradients of some rows."""
+        random = numpy.random.RandomState(number)
+        names = [f"{number}/f64", f"{number}/rows"]
+        start = random.uniform(-2, 2, SHAPE)
+        kv.set_optimizer(said)
+        kv.init(names[0], start)
+        kv.init(names[1], kvstored.RowSparse.from_dense(start))
+        found = numpy.zeros((2, STEPS, *SHAPE))
+        got = [numpy.zeros(SHAPE), numpy.zeros(SHAPE)]
+        oracles = [rules.Sgd({**said, "rules": "1.9"}, start, name) for name in names]
+        for step in range(STEPS):
+            g = 1 + random.standard_normal(SHAPE)
+            rows = random.permutation(SHAPE[0])[:random.randint(0, SHAPE[0])]
+            given = numpy.zeros(SHAPE)
+            given[rows] = g[rows]
+            kv.push(names[0], g)
+            kv.push(names[1], kvstored.RowSparse(rows, g[rows], SHAPE))
+            kv.pull(names, got)
+            for place, oracle, value, gradient in zip(found, oracles, got, (g, given)):
+                before = oracle.w
+                oracle.m = oracle.zeros()  # half the step of sgd, without a momentum
+                oracle.step(gradient)
+                place[step] = (value - (before + oracle.w) / 2) / oracle.lr ** 0.5
+                oracle.w = value.copy()
+        return found
+
+    def test_a_thousand_steps_of_sgld_are_half_of_sgds_and_normal_noise(self):
+        settings = [{"name": "sgld", "rules": "1.9", "learning_rate": 0.05, "seed": 1},
+                    {"name": "sgld", "rules": "2.0", "wd": 0.01, "rescale_grad": 0.5, "seed": 2,
+                     "clip_gradient": 0.3, "begin_num_update": 7,
+                     "lr_scheduler": {"name": "factor", "step": 100, "factor": 0.9,
+                                      "base_lr": 0.5}}]
+        with case.Server() as server, kvstored.create("dist_sync", server.grpc) as kv:
+            every = numpy.stack([noise for number, said in enumerate(settings)
+                                 for noise in self.noise_of(kv, said, number)])
+        far = 5 / STEPS ** 0.5  # so many deviations of a mean of STEPS numbers, or fewer, of more
+        self.assertLess(abs(every.mean(axis=1)).max(), far)
+        self.assertLess(abs((every ** 2).mean(axis=1) - 1).max(), far * 2 ** 0.5)
+        for noise in every:
+            self.assertLess(abs(noise.mean()), 5 / noise.size ** 0.5)
+        self.assertLess(abs((every ** 2).mean() - 1), 5 * 2 ** 0.5 / every.size ** 0.5)
+        self.assertLess(abs((every ** 4).mean() - 3), 5 * 96 ** 0.5 / every.size ** 0.5)
+        for lag in range(1, 4):  # updates do not know of each other
+            self.assertLess(abs((every[:, lag:] * every[:, :-lag]).mean()), 5 / every.size ** 0.5)
+        flat = every.transpose(0, 2, 3, 1).reshape(-1, STEPS)  # nor elements, keys and seeds
+        among = flat @ flat.T / STEPS - numpy.diag((flat ** 2).mean(axis=1))
+        self.assertLess(abs(among).max(), 6 / STEPS ** 0.5)
+
     def test_norms_are_those_of_values_in_several_parts(self):
         random = numpy.random.RandomState(2)
         start = random.uniform(-2, 2, (1000, 300))  # two parts, of which each has some of row 873

@@ -15,14 +15,12 @@ typedef enum kvs_cuda_cast_kind {
     KVS_CUDA_DECODE_BF16,
     KVS_CUDA_DECODE_INT8,
     KVS_CUDA_DECODE_ENTRIES,
-    KVS_CUDA_ADD_F16,
-    KVS_CUDA_ADD_BF16,
     KVS_CUDA_NARROW_F16,
     KVS_CUDA_NARROW_BF16
 } kvs_cuda_cast_kind;
 
-/* Decode: target (f32) := source, or target + source. Add: target := target + source, halves, each
- * sum in f32 and rounded once. Narrow: target (halves) := source (f32). */
+/* Decode: target (f32) := source, or target + source; several rows may be the terms of one sum, as
+ * those of cuda/move_kernel.cuh. Narrow: target (halves) := source (f32). */
 typedef struct kvs_cuda_cast {
     void *target;
     const void *source;
@@ -30,6 +28,7 @@ typedef struct kvs_cuda_cast {
     uint64_t first_tile; /* the tiles of all rows before this one */
     kvs_cuda_cast_kind kind;
     float threshold;
+    uint32_t term;
     bool first;
     /* Unit i of the source, of the target or of both is where the map says; halves and f32 only. */
     bool source_mapped;
@@ -70,33 +69,28 @@ __device__ __forceinline__ void kvs_cuda_cast_unit(const kvs_cuda_cast *row, uin
     const uint64_t to = row->target_mapped ? place : unit;
     float *target = static_cast<float *>(row->target);
     uint16_t *half = static_cast<uint16_t *>(row->target) + to;
-    const uint16_t *more = static_cast<const uint16_t *>(row->source) + i;
     const float *wide = static_cast<const float *>(row->source);
-    float value;
     switch (row->kind) {
-    case KVS_CUDA_ADD_F16:
-        *half = kvs_f32_to_f16(kvs_f16_to_f32(*half) + kvs_f16_to_f32(*more));
-        return;
-    case KVS_CUDA_ADD_BF16:
-        *half = kvs_f32_to_bf16(kvs_bf16_to_f32(*half) + kvs_bf16_to_f32(*more));
-        return;
     case KVS_CUDA_NARROW_F16:
         *half = kvs_f32_to_f16(wide[i]);
         return;
     case KVS_CUDA_NARROW_BF16:
         *half = kvs_f32_to_bf16(wide[i]);
         return;
+    case KVS_CUDA_DECODE_ENTRIES:
+        target += kvs_f32_bits(wide[2 * i]); /* judged at the door: no two are the same */
+        *target = row->first ? wide[2 * i + 1] : *target + wide[2 * i + 1];
+        return;
     default:
         break;
     }
-    if (row->kind == KVS_CUDA_DECODE_ENTRIES) {
-        value = wide[2 * i + 1];
-        target += kvs_f32_bits(wide[2 * i]); /* judged at the door: no two are the same */
-    } else {
-        value = kvs_cuda_decode(row, i);
-        target += to;
+    const kvs_cuda_cast *term = row - row->term;
+    float value = kvs_cuda_decode(term, i);
+    value = term->first ? value : target[to] + value;
+    for (term++; term <= row; term++) {
+        value += kvs_cuda_decode(term, i);
     }
-    *target = row->first ? value : *target + value;
+    target[to] = value;
 }
 
 __global__ void __launch_bounds__(KVS_CUDA_BLOCK_THREADS)
@@ -186,10 +180,41 @@ static kvs_status stage_encoded(kvs_stream *stream, const kvs_accumulate_item *i
     return KVS_OK;
 }
 
-kvs_status kvs_cuda_decode_item(kvs_stream *stream, const kvs_accumulate_item *item)
+/* As of cuda/stream.cu: one more term of the row before. */
+static bool decode_term(kvs_stream *stream, const kvs_accumulate_item *item, kvs_status *status)
+{
+    size_t bytes = item->source.payload.bytes;
+    const void *from = NULL;
+    const kvs_cuda_cast *before =
+        (const kvs_cuda_cast *)kvs_cuda_row_before(stream, &cast_rows, &item->source, bytes);
+    if (before == NULL || before->target != item->target->data ||
+        before->bytes != item->elements * 4 || before->kind == KVS_CUDA_DECODE_ENTRIES) {
+        return false;
+    }
+    *status = stage_encoded(stream, item, &from);
+    kvs_cuda_cast *row = (kvs_cuda_cast *)kvs_cuda_row_place(stream);
+    *row = *before;
+    row->source = from;
+    row->kind = decoding_of(item->codec);
+    row->threshold = item->threshold;
+    row->first = false;
+    row->term++;
+    kvs_cuda_add_term(stream);
+    return true;
+}
+
+kvs_status kvs_cuda_decode_item(kvs_stream *stream, const kvs_accumulate_item *item, bool follows)
 {
     bool entries = item->codec == KVS_CODEC_ENTRIES;
+    kvs_status status = KVS_OK;
     KVS_CHECK(item->elements * sizeof(float) <= item->target->bytes);
+    if (follows && !item->first && !entries && item->elements > 0 &&
+        decode_term(stream, item, &status)) {
+        return status;
+    }
+    if (follows) {
+        KVS_TRY(kvs_cuda_launch(stream));
+    }
     if (item->first && entries && item->elements > 0) {
         KVS_TRY(kvs_cuda_zero_row(stream, item->target, (size_t)item->elements * sizeof(float)));
     }
@@ -206,23 +231,6 @@ kvs_status kvs_cuda_decode_item(kvs_stream *stream, const kvs_accumulate_item *i
 }
 
 /* ------------------------------------------------------------------ halves */
-
-kvs_status kvs_cuda_add_halves(kvs_stream *stream, kvs_dtype dtype, const kvs_memory *target,
-                               const kvs_source *source, size_t bytes)
-{
-    KVS_CHECK(bytes <= target->bytes);
-    kvs_cuda_check_source(source, bytes);
-    for (size_t offset = 0; offset < bytes;) {
-        kvs_cuda_piece from;
-        kvs_memory to = {(uint8_t *)target->data + offset, NULL, bytes - offset, 0, 0};
-        KVS_TRY(kvs_cuda_make_row(stream, &cast_rows));
-        KVS_TRY(kvs_cuda_take_piece(stream, source, offset, bytes - offset, &from));
-        KVS_TRY(cast_row(stream, dtype == KVS_BF16 ? KVS_CUDA_ADD_BF16 : KVS_CUDA_ADD_F16, &to,
-                         from.data, from.bytes / sizeof(uint16_t), NULL));
-        offset += from.bytes;
-    }
-    return KVS_OK;
-}
 
 kvs_status kvs_cuda_cast_halves(kvs_stream *stream, const kvs_cuda_half_cast *cast)
 {

@@ -11,10 +11,10 @@
 /* Fails when this build has no kernel for the device. */
 cudaError_t kvs_cuda_casts_load(void);
 
-/* What the stream's accumulate does for an item that is encoded, or of halves and not the first. */
-kvs_status kvs_cuda_decode_item(kvs_stream *stream, const kvs_accumulate_item *item) KVS_MUST_CHECK;
-kvs_status kvs_cuda_add_halves(kvs_stream *stream, kvs_dtype dtype, const kvs_memory *target,
-                               const kvs_source *source, size_t bytes) KVS_MUST_CHECK;
+/* What the stream's accumulate does for an item that is encoded. `follows`: the item before has the
+ * same target. */
+kvs_status kvs_cuda_decode_item(kvs_stream *stream, const kvs_accumulate_item *item,
+                                bool follows) KVS_MUST_CHECK;
 
 /* `units` halves become f32, or f32 halves. One side may be a piece of rows in its matrix. */
 typedef struct kvs_cuda_half_cast {

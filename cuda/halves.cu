@@ -114,7 +114,7 @@ static kvs_status add_last(kvs_stream *stream, const half_piece *piece)
         source.payload =
             kvs_payload_slice(&item->last.payload, piece->first * sizeof(uint16_t), bytes);
     }
-    return kvs_cuda_add_halves(stream, item->dtype, &target, &source, bytes);
+    return kvs_cuda_sum_rows(stream, item->dtype, &target, &source, bytes);
 }
 
 static kvs_status widen(kvs_stream *stream, const half_piece *piece)

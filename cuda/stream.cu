@@ -264,6 +264,21 @@ void kvs_cuda_add_tiles(kvs_stream *stream, uint64_t bytes)
     stream->tiles += (bytes + KVS_CUDA_TILE_BYTES - 1) / KVS_CUDA_TILE_BYTES;
 }
 
+void kvs_cuda_add_term(kvs_stream *stream)
+{
+    stream->rows++;
+}
+
+void *kvs_cuda_row_before(kvs_stream *stream, const kvs_cuda_row_kind *kind,
+                          const kvs_source *source, size_t bytes)
+{
+    if (stream->rows == 0 || stream->rows == KVS_CUDA_ROWS_MAX || stream->kind != kind ||
+        (source->memory == NULL && kvs_cuda_ring_room(&stream->ring) < bytes)) {
+        return NULL;
+    }
+    return stream->table + (stream->rows - 1) * kind->row_bytes;
+}
+
 kvs_status kvs_cuda_make_room(kvs_stream *stream, size_t bytes)
 {
     return kvs_cuda_ring_room(&stream->ring) < bytes ? kvs_cuda_launch(stream) : KVS_OK;
@@ -303,6 +318,7 @@ static void move_row(kvs_stream *stream, kvs_cuda_move_kind kind, void *target, 
     row->bytes = bytes;
     row->first_tile = stream->tiles;
     row->kind = kind;
+    row->term = 0;
     kvs_cuda_add_tiles(stream, bytes);
 }
 
@@ -391,12 +407,78 @@ static bool find_sum(kvs_dtype dtype, kvs_cuda_move_kind *out)
         *out = KVS_CUDA_ADD_64;
         return true;
     case KVS_F16:
+        *out = KVS_CUDA_ADD_F16;
+        return true;
     case KVS_BF16:
-        *out = KVS_CUDA_COPY; /* kvs_cuda_add_halves adds them */
+        *out = KVS_CUDA_ADD_BF16;
         return true;
     default:
         return false;
     }
+}
+
+kvs_status kvs_cuda_sum_rows(kvs_stream *stream, kvs_dtype dtype, const kvs_memory *target,
+                             const kvs_source *source, size_t bytes)
+{
+    kvs_cuda_move_kind sum = KVS_CUDA_ADD_F32;
+    KVS_CHECK(find_sum(dtype, &sum));
+    return move_item(stream, sum, target, source, bytes);
+}
+
+/* One more term of the sum that the row before begins or goes on with. False: it cannot be. */
+static bool add_term(kvs_stream *stream, const kvs_accumulate_item *item, size_t bytes,
+                     kvs_status *status)
+{
+    kvs_cuda_move_kind sum = KVS_CUDA_ADD_F32;
+    kvs_cuda_piece from;
+    const kvs_cuda_move *before =
+        (const kvs_cuda_move *)kvs_cuda_row_before(stream, &move_rows, &item->source, bytes);
+    if (before == NULL || before->target != item->target->data || before->bytes != bytes ||
+        !find_sum(item->dtype, &sum)) {
+        return false;
+    }
+    kvs_cuda_check_source(&item->source, bytes);
+    *status = kvs_cuda_take_piece(stream, &item->source, 0, bytes, &from);
+    kvs_cuda_move *row = (kvs_cuda_move *)kvs_cuda_row_place(stream);
+    *row = *before;
+    row->source = from.data;
+    row->kind = sum;
+    row->term++;
+    kvs_cuda_add_term(stream);
+    return true;
+}
+
+/* `follows`: the item before has the same target; `leads`: so has the next. */
+static kvs_status accumulate_item(kvs_stream *stream, const kvs_accumulate_item *item, bool follows,
+                                  bool leads)
+{
+    size_t bytes = (size_t)item->elements * kvs_dtype_bytes(item->dtype);
+    kvs_status status = KVS_OK;
+    if (item->rows.elements > 0) {
+        return kvs_cuda_add_rows(stream, item);
+    }
+    if (item->codec != KVS_CODEC_NONE) {
+        return kvs_cuda_decode_item(stream, item, follows);
+    }
+    if (follows && !item->first && bytes > 0 && add_term(stream, item, bytes, &status)) {
+        return status;
+    }
+    if (follows) {
+        KVS_TRY(kvs_cuda_launch(stream));
+    }
+    if (leads && item->source.memory == NULL && bytes <= KVS_CUDA_PAYLOAD_BYTES) {
+        KVS_TRY(kvs_cuda_make_room(stream, bytes)); /* in one piece others can be added to it */
+    }
+    if (item->first) {
+        return kvs_cuda_copy_rows(stream, item->target, &item->source, bytes);
+    }
+    return kvs_cuda_sum_rows(stream, item->dtype, item->target, &item->source, bytes);
+}
+
+static bool same_target(const kvs_accumulate_item *one, const kvs_accumulate_item *other)
+{
+    return one->target->data == other->target->data && one->rows.elements == 0 &&
+           other->rows.elements == 0;
 }
 
 kvs_status kvs_cuda_stream_accumulate(kvs_stream *stream, const kvs_accumulate_item *items,
@@ -413,23 +495,9 @@ kvs_status kvs_cuda_stream_accumulate(kvs_stream *stream, const kvs_accumulate_i
         }
     }
     for (size_t i = 0; i < count; i++) {
-        size_t bytes = (size_t)items[i].elements * kvs_dtype_bytes(items[i].dtype);
-        if (items[i].rows.elements > 0) {
-            KVS_TRY(kvs_cuda_add_rows(stream, &items[i]));
-            continue;
-        }
-        if (items[i].codec != KVS_CODEC_NONE) {
-            KVS_TRY(kvs_cuda_decode_item(stream, &items[i]));
-            continue;
-        }
-        (void)find_sum(items[i].dtype, &sum);
-        if (!items[i].first && sum == KVS_CUDA_COPY) {
-            KVS_TRY(kvs_cuda_add_halves(stream, items[i].dtype, items[i].target, &items[i].source,
-                                        bytes));
-            continue;
-        }
-        KVS_TRY(move_item(stream, items[i].first ? KVS_CUDA_COPY : sum, items[i].target,
-                          &items[i].source, bytes));
+        bool follows = i > 0 && same_target(&items[i - 1], &items[i]);
+        bool leads = i + 1 < count && same_target(&items[i], &items[i + 1]);
+        KVS_TRY(accumulate_item(stream, &items[i], follows, leads));
     }
     return kvs_cuda_launch(stream);
 }

@@ -1,7 +1,8 @@
 /* The launch that a stream is putting together, for the parts of cuda/ that add rows to it.
  *
- * Rows of one launch are of one kind and have different targets: who adds a row of another kind
- * launches what is there, and launches of a stream take effect in order.
+ * Rows of one launch are of one kind and have different targets, but for the terms of one sum,
+ * which stand together: who adds a row of another kind launches what is there, and launches of a
+ * stream take effect in order.
  *
  * Threads, memory and errors: as cuda/stream.cuh says.
  */
@@ -72,6 +73,12 @@ kvs_status kvs_cuda_make_row(kvs_stream *stream, const kvs_cuda_row_kind *kind) 
 /* The place of the next row; what is there counts once its tiles are added. */
 void *kvs_cuda_row_place(kvs_stream *stream);
 void kvs_cuda_add_tiles(kvs_stream *stream, uint64_t bytes);
+/* It is one more term of the sum of the row before, whose tiles it has. */
+void kvs_cuda_add_term(kvs_stream *stream);
+/* The row before, if such a row could be one more term of it: it is of that kind, and the source
+ * needs no launch before. Else NULL. */
+void *kvs_cuda_row_before(kvs_stream *stream, const kvs_cuda_row_kind *kind,
+                          const kvs_source *source, size_t bytes);
 /* Sends the table and what was staged for it, and launches its kernel. */
 kvs_status kvs_cuda_launch(kvs_stream *stream) KVS_MUST_CHECK;
 
@@ -100,6 +107,9 @@ void kvs_cuda_check_source(const kvs_source *source, size_t bytes);
 /* Rows that copy the source to the target. */
 kvs_status kvs_cuda_copy_rows(kvs_stream *stream, const kvs_memory *target,
                               const kvs_source *source, size_t bytes) KVS_MUST_CHECK;
+/* Rows that add the source to the target. */
+kvs_status kvs_cuda_sum_rows(kvs_stream *stream, kvs_dtype dtype, const kvs_memory *target,
+                             const kvs_source *source, size_t bytes) KVS_MUST_CHECK;
 kvs_status kvs_cuda_zero_row(kvs_stream *stream, const kvs_memory *target,
                              size_t bytes) KVS_MUST_CHECK;
 

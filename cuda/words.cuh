@@ -5,6 +5,13 @@
 
 #include "cuda/tiles.cuh"
 
+/* Before a loop whose body is long enough: unrolled it would only take registers. */
+#if defined(__CUDACC__)
+#define KVS_CUDA_ROLLED _Pragma("unroll 1")
+#else
+#define KVS_CUDA_ROLLED
+#endif
+
 /* A word of 16 bytes, as elements. */
 template <typename T> struct alignas(16) kvs_cuda_word {
     T at[16 / sizeof(T)];

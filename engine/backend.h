@@ -4,11 +4,12 @@
  * cuda/backend_cuda.h. Every member is required. Both give the same bits.
  *
  * Threads: one stream belongs to the holder of one shard. alloc and free may be called from any
- *   thread. Items of one call touch different targets, or different rows of one; calls on one
- * stream take effect in order. Memory: payloads are borrowed until the next sync of the stream;
- * kvs_memory belongs to the caller, who gives it back by free after a sync. Errors: KVS_NO_MEMORY
- * changes nothing. KVS_DEVICE_LOST: what the targets hold is undefined and every later call says
- * the same.
+ *   thread. Items of one call touch different targets, or different rows of one, but for sums: the
+ *   terms of one target stand together, and no source is a target. Calls on one stream take effect
+ *   in order.
+ * Memory: payloads are borrowed until the next sync of the stream; kvs_memory belongs to the
+ * caller, who gives it back by free after a sync. Errors: KVS_NO_MEMORY changes nothing.
+ * KVS_DEVICE_LOST: what the targets hold is undefined and every later call says the same.
  */
 #ifndef KVS_ENGINE_BACKEND_H
 #define KVS_ENGINE_BACKEND_H
@@ -62,8 +63,9 @@ typedef struct kvs_copy_item {
 
 /* first: target := source, else target := target + source, element by element, in the
  * accumulator's dtype (the key's own dtype; f16 and bf16 add in f32, rounded once). A copied
- * first term keeps -0.0 and NaN payloads. Integers wrap. With a codec the source is what
- * engine/codec.h calls an encoding of f32, already judged, and is decoded on its way. */
+ * first term keeps -0.0 and NaN payloads. Neighbours of one target are its terms, added in order,
+ * each sum rounded: a device passes over the target once. Integers wrap. With a codec the source is
+ * what engine/codec.h calls an encoding of f32, already judged, and is decoded on its way. */
 typedef struct kvs_accumulate_item {
     kvs_memory *target;
     kvs_source source;

@@ -50,6 +50,7 @@ static void launch_items(kvs_batch *batch)
     }
     batch->zeros = batch->copies = batch->accumulates = batch->measures = 0;
     batch->applies = batch->downloads = 0;
+    batch->summing = NULL;
     batch->number++;
 }
 
@@ -75,6 +76,13 @@ void kvs_batch_touch(kvs_batch *batch, kvs_part *part)
     part->batch = batch->number;
 }
 
+void kvs_batch_touch_sum(kvs_batch *batch, kvs_part *part)
+{
+    if (batch->summing != part) {
+        kvs_batch_touch(batch, part);
+    }
+}
+
 /* The next free place of one of the arrays, all of which have the same room; `part` (may be NULL)
  * is touched by what is put there. */
 static uint32_t place(kvs_batch *batch, kvs_part *part, uint32_t *count)
@@ -84,6 +92,9 @@ static uint32_t place(kvs_batch *batch, kvs_part *part, uint32_t *count)
     }
     if (part != NULL) {
         part->batch = batch->number;
+    }
+    if (part == batch->summing || count == &batch->accumulates) {
+        batch->summing = NULL;
     }
     return (*count)++;
 }
@@ -123,6 +134,7 @@ void kvs_batch_accumulate(kvs_batch *batch, kvs_part *part, kvs_buffer *target,
                                   .codec = op == NULL ? KVS_CODEC_NONE : op->codec,
                                   .threshold = op == NULL ? 0 : op->threshold,
                                   .first = first};
+    batch->summing = part;
 }
 
 void kvs_batch_widen(kvs_batch *batch, kvs_part *part)

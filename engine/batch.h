@@ -1,7 +1,8 @@
 /* What one turn of a shard has to compute: items gathered for the backend, launched together.
  *
- * Items of one launch touch different parts: a part that is touched again launches first what is
- * there. Order within a launch: zero, copy, accumulate, measure, apply. One sync a turn.
+ * Items of one launch touch different parts, but for the terms of a sum: a part that is touched
+ * again launches first what is there. Order within a launch: zero, copy, accumulate, measure,
+ * apply. One sync a turn.
  *
  * Threads: the shard's holder.
  * Memory: borrows what the items name until sync; buffers given to release are let go of after it,
@@ -22,6 +23,7 @@ typedef struct kvs_batch {
     kvs_profile *profile; /* borrowed; may be NULL */
     kvs_status failed;    /* KVS_OK, or the device's word for ever */
     uint64_t number;      /* part->batch == number: touched by what is not launched yet */
+    kvs_part *summing;    /* the last item of accumulate is of its sum, and its last of all */
     uint32_t zeros, copies, accumulates, measures, applies, downloads, releases;
     kvs_memory *zero[KVS_BATCH_ITEMS];
     kvs_copy_item copy[KVS_BATCH_ITEMS];
@@ -37,6 +39,10 @@ void kvs_batch_deinit(kvs_batch *batch);
 
 /* Before items for a part: launches if the part is in what is not launched. */
 void kvs_batch_touch(kvs_batch *batch, kvs_part *part);
+
+/* Before one more term of the part's sum, or a rule on it: terms that stand together are launched
+ * together. */
+void kvs_batch_touch_sum(kvs_batch *batch, kvs_part *part);
 
 void kvs_batch_zero(kvs_batch *batch, kvs_buffer *target);
 /* `part` is NULL when the target is no value of a part yet. */

@@ -168,7 +168,11 @@ static void add_term(kvs_shard *shard, kvs_part *part, kvs_op *op, bool closes, 
         return;
     }
     *last = kvs_op_source(op);
-    kvs_batch_touch(&shard->batch, part);
+    if (round->terms > 0 && !kvs_part_is_sparse(part)) {
+        kvs_batch_touch_sum(&shard->batch, part);
+    } else {
+        kvs_batch_touch(&shard->batch, part);
+    }
     if (!closes) {
         if (kvs_part_is_sparse(part)) {
             kvs_rows_add(shard, part, op, last);

@@ -13,6 +13,7 @@ const kvs_gpu_case kvs_gpu_cases[] = {
     {.name = "copy", .verb = KVS_GPU_COPY, .dtype = KVS_F32},
     {.name = "zero", .verb = KVS_GPU_ZERO, .dtype = KVS_F32},
     {.name = "sum f32", .verb = KVS_GPU_SUM, .dtype = KVS_F32},
+    {.name = "sum f32 of 8 terms", .verb = KVS_GPU_SUM, .dtype = KVS_F32, .terms = 8},
     {.name = "sum f64", .verb = KVS_GPU_SUM, .dtype = KVS_F64},
     {.name = "sum bf16", .verb = KVS_GPU_SUM, .dtype = KVS_BF16},
     {.name = "sum f32 of 2bit", .verb = KVS_GPU_SUM, .dtype = KVS_F32, .codec = KVS_CODEC_2BIT},
@@ -68,6 +69,11 @@ static size_t term_bytes(const kvs_gpu_case *which)
                : (size_t)kvs_codec_bytes(which->codec, KVS_PART_ELEMENTS);
 }
 
+static uint32_t terms_of(const kvs_gpu_case *which)
+{
+    return which->terms == 0 ? 1 : which->terms;
+}
+
 /* Of halves the states are f32. */
 static size_t state_bytes(const kvs_gpu_case *which)
 {
@@ -86,7 +92,7 @@ double kvs_gpu_case_bytes(const kvs_gpu_case *which)
     case KVS_GPU_ZERO:
         return element;
     case KVS_GPU_SUM:
-        return term + 2 * element;
+        return terms_of(which) * term + 2 * element;
     case KVS_GPU_RULE:
         return rule;
     case KVS_GPU_RULE_OF_TWO:
@@ -132,12 +138,15 @@ static void make_items(lane *self, uint32_t i)
     self->memories[i] = &one->weight;
     self->copies[i] = (kvs_copy_item){
         .target = &one->weight, .source = {.memory = &one->gradient}, .bytes = one->weight.bytes};
-    self->sums[i] = (kvs_accumulate_item){.target = &one->weight,
-                                          .source = source_of(self, one),
-                                          .elements = KVS_PART_ELEMENTS,
-                                          .dtype = which->dtype,
-                                          .codec = which->codec,
-                                          .threshold = 0.5F};
+    for (uint32_t j = 0; j < terms_of(which); j++) { /* other parts' terms are other memory */
+        self->sums[i * terms_of(which) + j] =
+            (kvs_accumulate_item){.target = &one->weight,
+                                  .source = source_of(self, &self->parts[(i + j) % self->count]),
+                                  .elements = KVS_PART_ELEMENTS,
+                                  .dtype = which->dtype,
+                                  .codec = which->codec,
+                                  .threshold = 0.5F};
+    }
     self->updates[i] = (kvs_apply_item){
         .scalars = {.rule = which->rule,
                     .rescale = 1,
@@ -218,7 +227,7 @@ static kvs_status open_lane(lane *self)
     kvs_backend *backend = self->plan->backend;
     self->parts = calloc(self->count, sizeof *self->parts);
     self->copies = calloc(self->count, sizeof *self->copies);
-    self->sums = calloc(self->count, sizeof *self->sums);
+    self->sums = calloc((size_t)self->count * terms_of(self->which), sizeof *self->sums);
     self->updates = calloc(self->count, sizeof *self->updates);
     self->memories = calloc(self->count, sizeof *self->memories);
     if (self->parts == NULL || self->copies == NULL || self->sums == NULL ||
@@ -228,6 +237,8 @@ static kvs_status open_lane(lane *self)
     KVS_TRY(backend->table->open_stream(backend, &self->stream));
     for (uint32_t i = 0; i < self->count; i++) {
         KVS_TRY(open_part(self, &self->parts[i]));
+    }
+    for (uint32_t i = 0; i < self->count; i++) {
         make_items(self, i);
     }
     return KVS_OK;
@@ -243,7 +254,8 @@ static kvs_status call(const lane *self)
         return table->zero(self->stream, self->memories, self->count);
     case KVS_GPU_SUM:
     case KVS_GPU_PUSH:
-        return table->accumulate(self->stream, self->sums, self->count);
+        return table->accumulate(self->stream, self->sums,
+                                 (size_t)self->count * terms_of(self->which));
     case KVS_GPU_RULE:
     case KVS_GPU_RULE_OF_TWO:
         return table->apply(self->stream, self->updates, self->count);

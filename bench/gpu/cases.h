@@ -28,6 +28,7 @@ typedef struct kvs_gpu_case {
     kvs_gpu_verb verb;
     kvs_dtype dtype;
     kvs_codec codec; /* of what is summed */
+    uint32_t terms;  /* that one call adds to each sum; 0: one */
     int rule;
 } kvs_gpu_case;
 

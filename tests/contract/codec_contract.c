@@ -42,12 +42,17 @@ static size_t fill_entries(kvs_contract *contract, codec_case *one, bool odd)
     return used;
 }
 
+static size_t random_elements(kvs_contract *contract)
+{
+    return (size_t)kvs_contract_random(contract,
+                                       kvs_contract_random(contract, 2) == 0 ? 70 : ELEMENTS_MAX);
+}
+
+/* Of one->elements. */
 static void make_codec(kvs_contract *contract, codec_case *one, kvs_codec codec,
                        kvs_contract_cut cut, bool odd)
 {
     one->codec = codec;
-    one->elements = (size_t)kvs_contract_random(
-        contract, kvs_contract_random(contract, 2) == 0 ? 70 : ELEMENTS_MAX);
     one->bytes = (size_t)kvs_codec_bytes(codec, one->elements);
     for (size_t i = 0; i < one->bytes; i++) {
         one->encoded[i] = random_byte(contract); /* any byte is some element */
@@ -137,6 +142,7 @@ static void every_codec_is_decoded_into_the_sum(void **state)
     for (uint32_t i = 0; i < contract->cases; i++) {
         kvs_codec codec = (kvs_codec)(1 + i % (KVS_CODEC_COUNT - 1));
         bool first = kvs_contract_random(contract, 2) == 0;
+        one.elements = random_elements(contract);
         make_codec(contract, &one, codec, i / KVS_CODEC_COUNT % KVS_CUT_COUNT, i % 5 == 0);
         for (int side = 0; side < 2; side++) {
             run_codec(&contract->side[side], &one, first, false, got);
@@ -145,6 +151,62 @@ static void every_codec_is_decoded_into_the_sum(void **state)
             check_codec(&one, first, got);
         }
         kvs_contract_pieces_free(&one.pieces);
+    }
+}
+
+#define TERMS 5u
+
+/* All terms in one call, or a call each; those that `from_memory` has a bit for from memory. */
+static void run_terms(kvs_contract_side *side, const codec_case *terms, bool together,
+                      unsigned from_memory, float *out)
+{
+    kvs_memory target = kvs_contract_memory(side, terms->sum, terms->elements * sizeof(float));
+    kvs_memory held[TERMS];
+    kvs_accumulate_item items[TERMS];
+    for (size_t i = 0; i < TERMS; i++) {
+        held[i] = kvs_contract_memory(side, terms[i].encoded, terms[i].bytes);
+        items[i] = (kvs_accumulate_item){.target = &target,
+                                         .source = {.payload = terms[i].pieces.payload},
+                                         .elements = terms[i].elements,
+                                         .dtype = KVS_F32,
+                                         .codec = terms[i].codec,
+                                         .threshold = THRESHOLD * (float)(i + 1),
+                                         .first = i == 0 && (from_memory & 1) == 0};
+        items[i].source.memory = (from_memory >> i & 1) != 0 ? &held[i] : NULL;
+    }
+    for (size_t i = 0; i < TERMS; i += together ? TERMS : 1) {
+        assert_int_equal(
+            side->backend->table->accumulate(side->stream, &items[i], together ? TERMS : 1),
+            KVS_OK);
+    }
+    kvs_contract_read(side, &target, out);
+    kvs_contract_free(side, &target);
+    for (size_t i = 0; i < TERMS; i++) {
+        kvs_contract_free(side, &held[i]);
+    }
+}
+
+static void terms_of_several_codecs_in_one_call_give_the_bits_of_a_call_each(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    static codec_case terms[TERMS];
+    static float got[2][ELEMENTS_MAX];
+    for (uint32_t i = 0; i < contract->cases; i++) {
+        size_t elements = random_elements(contract);
+        unsigned from_memory = (unsigned)kvs_contract_random(contract, 1u << TERMS);
+        for (size_t t = 0; t < TERMS; t++) {
+            /* A call has terms of all codecs, or but of 2bit and 1bit. */
+            uint64_t codecs = i % 2 == 0 ? KVS_CODEC_COUNT - 1 : 2;
+            kvs_codec codec = (kvs_codec)(1 + kvs_contract_random(contract, codecs));
+            terms[t].elements = elements;
+            make_codec(contract, &terms[t], codec, (i + t) % KVS_CUT_COUNT, i % 5 == 0);
+        }
+        run_terms(&contract->side[0], terms, true, from_memory, got[0]);
+        run_terms(&contract->side[1], terms, false, from_memory, got[1]);
+        kvs_contract_same(KVS_F32, got[0], got[1], elements);
+        for (size_t t = 0; t < TERMS; t++) {
+            kvs_contract_pieces_free(&terms[t].pieces);
+        }
     }
 }
 
@@ -221,6 +283,7 @@ kvs_contract_tests kvs_contract_codec_tests(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_codec_is_decoded_into_the_sum),
+        cmocka_unit_test(terms_of_several_codecs_in_one_call_give_the_bits_of_a_call_each),
         cmocka_unit_test(the_largest_part_of_every_codec_is_decoded),
         cmocka_unit_test(one_batch_decodes_many_targets),
     };

@@ -220,6 +220,113 @@ static void terms_are_added_in_the_order_of_the_calls(void **state)
     free_case(&sum);
 }
 
+/* Three targets in one call, each of several terms: from spans and from memory, and the second of
+ * them added to what the target holds. */
+static void run_together(kvs_contract_side *side, const sum_case sums[3], unsigned from_memory,
+                         uint64_t out[3][ELEMENTS_MAX])
+{
+    kvs_memory target[3];
+    kvs_memory held[3 * TERMS_MAX];
+    kvs_accumulate_item items[3 * TERMS_MAX];
+    size_t count = 0;
+    for (size_t s = 0; s < 3; s++) {
+        size_t bytes = sums[s].elements * kvs_dtype_bytes(sums[s].dtype);
+        target[s] = kvs_contract_memory(side, s == 1 ? sums[s].term[0] : NULL, bytes);
+        for (size_t i = s == 1 ? 1 : 0; i < sums[s].terms; i++) {
+            held[count] = kvs_contract_memory(side, sums[s].term[i], bytes);
+            items[count] = (kvs_accumulate_item){.target = &target[s],
+                                                 .source = {.payload = sums[s].pieces[i].payload},
+                                                 .elements = sums[s].elements,
+                                                 .dtype = sums[s].dtype,
+                                                 .first = i == 0};
+            if ((from_memory >> i & 1) != 0) {
+                items[count].source = (kvs_source){.memory = &held[count]};
+            }
+            count++;
+        }
+    }
+    assert_int_equal(side->backend->table->accumulate(side->stream, items, count), KVS_OK);
+    for (size_t s = 0; s < 3; s++) {
+        kvs_contract_read(side, &target[s], out[s]);
+        kvs_contract_free(side, &target[s]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        kvs_contract_free(side, &held[i]);
+    }
+}
+
+static void terms_of_one_call_give_the_bits_of_a_call_each(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    static uint64_t together[3][ELEMENTS_MAX];
+    static uint64_t alone[ELEMENTS_MAX];
+    for (uint32_t i = 0; i < contract->cases; i++) {
+        kvs_dtype dtype = added[i % ADDED];
+        if (!promised(contract, dtype)) {
+            continue;
+        }
+        sum_case sums[3];
+        for (size_t s = 0; s < 3; s++) {
+            sums[s] = make_case(contract, dtype, i / ADDED % KVS_CUT_COUNT, i % 3 == 0);
+        }
+        run_together(&contract->side[0], sums, (unsigned)kvs_contract_random(contract, 32),
+                     together);
+        for (size_t s = 0; s < 3; s++) {
+            run_case(&contract->side[1], &sums[s], false, alone);
+            kvs_contract_same(dtype, together[s], alone, sums[s].elements);
+            free_case(&sums[s]);
+        }
+    }
+}
+
+/* Longer than what a device stages at once, and than a block that stays in a cache. */
+static void terms_of_the_largest_parts_are_added_in_one_call(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    static const kvs_dtype dtypes[] = {KVS_F32, KVS_F64, KVS_BF16};
+    for (size_t d = 0; d < 3; d++) {
+        kvs_dtype dtype = dtypes[d];
+        size_t elements = (size_t)KVS_PART_ELEMENTS - d;
+        size_t bytes = elements * kvs_dtype_bytes(dtype);
+        void *term[3] = {malloc(bytes), malloc(bytes), malloc(bytes)};
+        void *got[2] = {malloc(bytes), malloc(bytes)};
+        kvs_span span[3];
+        for (size_t i = 0; i < 3; i++) {
+            kvs_contract_fill(contract, dtype, term[i], elements);
+            span[i] = (kvs_span){term[i], bytes};
+        }
+        for (size_t s = 0; s < 2; s++) {
+            kvs_contract_side *side = &contract->side[s];
+            kvs_memory target = kvs_contract_memory(side, NULL, bytes);
+            kvs_memory held = kvs_contract_memory(side, term[1], bytes);
+            kvs_accumulate_item items[3];
+            for (size_t i = 0; i < 3; i++) {
+                items[i] = (kvs_accumulate_item){
+                    .target = &target,
+                    .source = {.payload = {.spans = &span[i], .count = 1, .bytes = bytes}},
+                    .elements = elements,
+                    .dtype = dtype,
+                    .first = i == 0};
+            }
+            items[1].source = (kvs_source){.memory = &held};
+            for (size_t i = 0; i < 3; i += s == 0 ? 3 : 1) {
+                assert_int_equal(
+                    side->backend->table->accumulate(side->stream, &items[i], s == 0 ? 3 : 1),
+                    KVS_OK);
+            }
+            kvs_contract_read(side, &target, got[s]);
+            kvs_contract_free(side, &target);
+            kvs_contract_free(side, &held);
+        }
+        kvs_contract_same(dtype, got[0], got[1], elements);
+        for (size_t i = 0; i < 3; i++) {
+            free(term[i]);
+        }
+        free(got[0]);
+        free(got[1]);
+    }
+}
+
 static void one_batch_sums_many_targets(void **state)
 {
     enum { TARGETS = 40 };
@@ -290,6 +397,8 @@ kvs_contract_tests kvs_contract_sum_tests(void)
         cmocka_unit_test(terms_from_memory_give_the_bits_of_terms_from_spans),
         cmocka_unit_test(first_term_is_copied_bit_for_bit),
         cmocka_unit_test(terms_are_added_in_the_order_of_the_calls),
+        cmocka_unit_test(terms_of_one_call_give_the_bits_of_a_call_each),
+        cmocka_unit_test(terms_of_the_largest_parts_are_added_in_one_call),
         cmocka_unit_test(one_batch_sums_many_targets),
         cmocka_unit_test(what_is_not_built_is_refused_and_changes_nothing),
     };

@@ -302,6 +302,49 @@ static void many_small_keys_take_few_launches(void **state)
     }
 }
 
+/* A sum that is read from memory: its target goes over the card's memory once. */
+static void terms_that_wait_in_memory_take_one_launch(void **state)
+{
+    enum { TERMS = 9 };
+    (void)state;
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        static float term[TERMS][KEY_ELEMENTS];
+        kvs_memory target = {0};
+        kvs_memory *targets[] = {&target};
+        kvs_memory held[TERMS] = {0};
+        kvs_span span = {.data = (const uint8_t *)term[0], .bytes = sizeof term[0]};
+        kvs_accumulate_item items[TERMS];
+        fixture one = open_fixture(seed);
+        assert_int_equal(one.table->alloc(one.backend, sizeof term[0], &target), KVS_OK);
+        for (size_t i = 0; i < TERMS; i++) {
+            for (size_t j = 0; j < KEY_ELEMENTS; j++) {
+                term[i][j] = (float)(i * 10 + j);
+            }
+            assert_int_equal(one.table->alloc(one.backend, sizeof term[i], &held[i]), KVS_OK);
+            put(&one, &held[i], term[i], sizeof term[i]);
+            items[i] = (kvs_accumulate_item){.target = &target,
+                                             .source = {.memory = &held[i]},
+                                             .elements = KEY_ELEMENTS,
+                                             .dtype = KVS_F32};
+        }
+        items[0].source = bytes_of(&span); /* whom the others have waited for */
+        items[0].first = true;
+        unsigned before = cudasim_calls("cudaLaunchKernelEx");
+        assert_int_equal(one.table->accumulate(one.stream, items, TERMS), KVS_OK);
+        assert_int_equal(cudasim_calls("cudaLaunchKernelEx"), before + 1);
+        assert_int_equal(one.table->download(one.stream, targets, 1), KVS_OK);
+        assert_int_equal(one.table->sync(one.stream), KVS_OK);
+        for (size_t j = 0; j < KEY_ELEMENTS; j++) {
+            assert_true(((const float *)target.host)[j] == (float)(360 + TERMS * j));
+        }
+        one.table->free(one.backend, &target);
+        for (size_t i = 0; i < TERMS; i++) {
+            one.table->free(one.backend, &held[i]);
+        }
+        close_fixture(&one);
+    }
+}
+
 /* ------------------------------------------------------------------ threads */
 
 typedef struct worker {
@@ -350,6 +393,7 @@ int main(void)
         cmocka_unit_test(shards_are_dealt_to_the_devices),
         cmocka_unit_test(a_thread_turns_from_one_device_to_another),
         cmocka_unit_test(many_small_keys_take_few_launches),
+        cmocka_unit_test(terms_that_wait_in_memory_take_one_launch),
         cmocka_unit_test(threads_with_a_stream_each_share_the_device),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 #include "cuda/backend_cuda.h"
 
+#include "cuda/encodes.cuh"
 #include "cuda/measures.cuh"
 #include "cuda/stream.cuh"
 
@@ -75,6 +76,7 @@ static const kvs_backend_table table = {
     kvs_cuda_stream_accumulate,
     kvs_cuda_stream_apply,
     kvs_cuda_stream_measure,
+    kvs_cuda_stream_encode,
     alloc_host,
     kvs_cuda_stream_download,
     kvs_cuda_stream_sync,

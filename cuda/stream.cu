@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "cuda/casts.cuh"
+#include "cuda/encodes.cuh"
 #include "cuda/halves.cuh"
 #include "cuda/measures.cuh"
 #include "cuda/move_kernel.cuh"
@@ -42,6 +43,9 @@ cudaError_t kvs_cuda_kernels_load(void)
     }
     if (error == cudaSuccess) {
         error = kvs_cuda_row_rules_load();
+    }
+    if (error == cudaSuccess) {
+        error = kvs_cuda_encodes_load();
     }
     return error == cudaSuccess ? kvs_cuda_updates_load() : error;
 }

@@ -131,6 +131,16 @@ typedef struct kvs_measure_item {
     kvs_dtype dtype;
 } kvs_measure_item;
 
+/* target := source as kvs_codec_write_value encodes it: `runs` of `elements` elements of f32, one
+ * after the other. */
+typedef struct kvs_encode_item {
+    kvs_memory *target;
+    const kvs_memory *source;
+    kvs_codec codec; /* of values */
+    uint64_t runs;
+    uint64_t elements; /* of a run */
+} kvs_encode_item;
+
 typedef struct kvs_backend_table {
     kvs_status (*open_stream)(kvs_backend *backend, kvs_stream **out) KVS_MUST_CHECK;
     void (*close_stream)(kvs_backend *backend, kvs_stream *stream);
@@ -144,6 +154,8 @@ typedef struct kvs_backend_table {
                         size_t count) KVS_MUST_CHECK;
     kvs_status (*measure)(kvs_stream *stream, const kvs_measure_item *items,
                           size_t count) KVS_MUST_CHECK;
+    kvs_status (*encode)(kvs_stream *stream, const kvs_encode_item *items,
+                         size_t count) KVS_MUST_CHECK;
     /* Makes room for a download: memory->host is set. KVS_NO_MEMORY changes nothing. */
     kvs_status (*alloc_host)(kvs_backend *backend, kvs_memory *memory) KVS_MUST_CHECK;
     /* Makes memory->host hold the bytes of memory->data, once sync has returned. Where alloc_host

@@ -534,6 +534,31 @@ static void close_backend(kvs_backend *backend)
     free(backend);
 }
 
+static kvs_status encode_batch(kvs_stream *stream, const kvs_encode_item *items, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!kvs_codec_of_values(items[i].codec)) {
+            return KVS_UNIMPLEMENTED;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        const kvs_encode_item *item = &items[i];
+        uint64_t elements = item->runs * item->elements;
+        check_room(item->source, (size_t)elements * sizeof(float));
+        check_room(item->target,
+                   (size_t)kvs_codec_value_bytes(item->codec, item->runs, item->elements));
+        if (item->codec == KVS_CODEC_INT8) {
+            kvs_codec_write_value(item->codec, item->source->data, item->runs, item->elements,
+                                  item->target->data);
+        } else {
+            kvs_dtype dtype = item->codec == KVS_CODEC_BF16 ? KVS_BF16 : KVS_F16;
+            stream->kernels->narrow[dtype](item->target->data, item->source->data,
+                                           (size_t)elements);
+        }
+    }
+    return KVS_OK;
+}
+
 static const kvs_backend_table table = {
     .open_stream = open_stream,
     .close_stream = close_stream,
@@ -544,6 +569,7 @@ static const kvs_backend_table table = {
     .accumulate = accumulate_batch,
     .apply = apply_batch,
     .measure = measure_batch,
+    .encode = encode_batch,
     .alloc_host = alloc_host,
     .download = download_memory,
     .sync = sync_stream,

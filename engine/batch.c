@@ -45,11 +45,14 @@ static void launch_items(kvs_batch *batch)
     if (batch->applies > 0 && batch->failed == KVS_OK) {
         note(batch, table->apply(stream, batch->apply, batch->applies));
     }
+    if (batch->encodes > 0 && batch->failed == KVS_OK) {
+        note(batch, table->encode(stream, batch->encode, batch->encodes));
+    }
     if (batch->downloads > 0 && batch->failed == KVS_OK) {
         note(batch, table->download(stream, batch->download, batch->downloads));
     }
     batch->zeros = batch->copies = batch->accumulates = batch->measures = 0;
-    batch->applies = batch->downloads = 0;
+    batch->applies = batch->encodes = batch->downloads = 0;
     batch->summing = NULL;
     batch->number++;
 }
@@ -57,7 +60,7 @@ static void launch_items(kvs_batch *batch)
 static uint32_t count_items(const kvs_batch *batch)
 {
     return batch->zeros + batch->copies + batch->accumulates + batch->measures + batch->applies +
-           batch->downloads;
+           batch->encodes + batch->downloads;
 }
 
 static void launch(kvs_batch *batch)
@@ -243,6 +246,17 @@ void kvs_batch_apply_rows(kvs_batch *batch, kvs_part *part, const kvs_buffer *ac
     kvs_apply_item *item = &batch->apply[batch->applies - 1];
     item->elements = count * part->key->row_elements;
     item->rows = rows_of(part, list, count);
+}
+
+void kvs_batch_encode(kvs_batch *batch, kvs_part *part, kvs_buffer *target, kvs_buffer *source,
+                      const kvs_encode_item *how)
+{
+    kvs_encode_item *item = &batch->encode[place(batch, part, &batch->encodes)];
+    target->downloaded = false;
+    *item = *how;
+    item->target = &target->memory;
+    item->source = &source->memory;
+    kvs_batch_release(batch, kvs_buffer_take(source));
 }
 
 kvs_status kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer)

@@ -2,7 +2,7 @@
  *
  * Items of one launch touch different parts, but for the terms of a sum: a part that is touched
  * again launches first what is there. Order within a launch: zero, copy, accumulate, measure,
- * apply. One sync a turn.
+ * apply, encode. One sync a turn.
  *
  * Threads: the shard's holder.
  * Memory: borrows what the items name until sync; buffers given to release are let go of after it,
@@ -24,12 +24,13 @@ typedef struct kvs_batch {
     kvs_status failed;    /* KVS_OK, or the device's word for ever */
     uint64_t number;      /* part->batch == number: touched by what is not launched yet */
     kvs_part *summing;    /* the last item of accumulate is of its sum, and its last of all */
-    uint32_t zeros, copies, accumulates, measures, applies, downloads, releases;
+    uint32_t zeros, copies, accumulates, measures, applies, encodes, downloads, releases;
     kvs_memory *zero[KVS_BATCH_ITEMS];
     kvs_copy_item copy[KVS_BATCH_ITEMS];
     kvs_accumulate_item accumulate[KVS_BATCH_ITEMS];
     kvs_measure_item measure[KVS_BATCH_ITEMS];
     kvs_apply_item apply[KVS_BATCH_ITEMS];
+    kvs_encode_item encode[KVS_BATCH_ITEMS];
     kvs_memory *download[KVS_BATCH_ITEMS];
     kvs_buffer *release[KVS_BATCH_ITEMS];
 } kvs_batch;
@@ -73,6 +74,10 @@ void kvs_batch_accumulate_rows(kvs_batch *batch, kvs_part *part, kvs_buffer *tar
 /* On the part's value, in place. Without `accumulator` the gradient is zero. */
 void kvs_batch_apply_rows(kvs_batch *batch, kvs_part *part, const kvs_buffer *accumulator,
                           const uint32_t *list, uint32_t count);
+/* `source`, a value of the part or rows of it, in a codec of values. A reference is kept until the
+ * sync, so that an update meanwhile writes elsewhere. */
+void kvs_batch_encode(kvs_batch *batch, kvs_part *part, kvs_buffer *target, kvs_buffer *source,
+                      const kvs_encode_item *how);
 /* buffer->memory.host holds the bytes after the sync. KVS_NO_MEMORY: there is no room for them. */
 kvs_status kvs_batch_download(kvs_batch *batch, kvs_buffer *buffer) KVS_MUST_CHECK;
 /* Launches what is gathered and waits: the one wait of a turn. */

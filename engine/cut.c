@@ -107,9 +107,6 @@ void kvs_cut_acted(kvs_action *action, kvs_status computed, uint64_t now_ns)
     kvs_cut *cut = action->cut;
     kvs_status status = action->status != KVS_OK ? action->status : computed;
     kvs_cut_note(cut, status);
-    if (status == KVS_OK && cut->kind == CUT_READ) {
-        kvs_read_encode(cut, action->part);
-    }
     finish_one(cut, now_ns);
 }
 

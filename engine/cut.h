@@ -38,7 +38,6 @@ struct kvs_cut {
     kvs_buffer **buffers;   /* read: captured; assign: to become the values */
     kvs_snapshot *snapshot; /* read: the caller's */
     kvs_codec codec;        /* read: of values */
-    kvs_buffer **encoded;   /* read: room for encodings, until they are written */
     kvs_row_cut rows;       /* read: of all parts, or of those with such rows */
     bool has_match;
     kvs_version match;
@@ -80,9 +79,8 @@ kvs_key *kvs_cut_find(kvs_store *store, const char *key, size_t key_bytes, kvs_w
 
 /* ------------------------------------------------------------------ snapshot.c: reads */
 
-/* HOLDER of the part's shard: captures it; after the sync: encodes what was captured. */
+/* HOLDER of the part's shard: captures it. */
 void kvs_read_act(kvs_cut *cut, kvs_part *part, kvs_shard *shard);
-void kvs_read_encode(kvs_cut *cut, const kvs_part *part);
 /* Hands what was captured to the caller: nothing here can fail. Or nothing, as it has failed. */
 void kvs_read_fill(kvs_cut *cut);
 void kvs_read_drop(kvs_cut *cut);

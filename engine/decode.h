@@ -1,10 +1,12 @@
-/* What one encoded element stands for, once, for C17, C++17 and CUDA: see engine/codec.h.
+/* What one encoded element stands for, and what it is encoded as, once, for C17, C++17 and CUDA:
+ * see engine/codec.h.
  *
  * Threads: any; pure functions.
  */
 #ifndef KVS_ENGINE_DECODE_H
 #define KVS_ENGINE_DECODE_H
 
+#include "base/half.h"
 #include "engine/rules.h"
 
 /* Elements that share a scale in KVS_CODEC_INT8: 4 bytes in 260. */
@@ -27,6 +29,30 @@ KVS_HOST_DEVICE float kvs_decode_1bit(unsigned byte, unsigned place)
 KVS_HOST_DEVICE float kvs_decode_int8(signed char step, float scale)
 {
     return (float)step * scale;
+}
+
+/* A number as its magnitude: they are in the order of their bits, NaNs above all others. */
+KVS_HOST_DEVICE uint32_t kvs_encode_magnitude(float value)
+{
+    return kvs_f32_bits(value) & 0x7fffffffu;
+}
+
+/* Of a block whose largest magnitude that is: it has 127 steps. NaN where one is not finite. */
+KVS_HOST_DEVICE float kvs_encode_int8_scale(uint32_t largest)
+{
+    return largest > 0x7f7fffffu ? kvs_f32_of_bits(0x7fc00000u) : kvs_f32_of_bits(largest) / 127.0f;
+}
+
+/* Ties go to the even step: a number below 2^22 in magnitude loses its fraction to the sum. A block
+ * of zeros, or of a scale that is NaN, has steps of 0. */
+KVS_HOST_DEVICE signed char kvs_encode_int8(float value, float scale)
+{
+    const float rounding = 0x1.8p23f;
+    float ratio = value / scale;
+    ratio = ratio > 127.0f ? 127.0f : ratio; /* a subnormal scale has few digits */
+    ratio = ratio < -127.0f ? -127.0f : ratio;
+    ratio = scale > 0 ? ratio : 0.0f;
+    return (signed char)(int)(ratio + rounding - rounding);
 }
 
 #endif

@@ -22,69 +22,45 @@ size_t kvs_encoded_bytes(const kvs_part *part, kvs_codec codec, bool of_rows, ui
     return (size_t)kvs_codec_value_bytes(codec, runs, elements);
 }
 
-kvs_status kvs_encoded_take(kvs_shard *shard, size_t bytes, kvs_buffer **out)
+static kvs_status encode(kvs_shard *shard, kvs_part *part, kvs_buffer *source,
+                         const kvs_encode_item *how, size_t more, kvs_buffer **out)
 {
-    kvs_buffer *taken = NULL;
-    KVS_TRY(kvs_pool_take(shard->pool, bytes, &taken));
-    /* A device's buffer has no host memory before. */
-    kvs_status status = kvs_batch_download(&shard->batch, taken);
+    size_t bytes = (size_t)kvs_codec_value_bytes(how->codec, how->runs, how->elements);
+    kvs_buffer *encoded = NULL;
+    KVS_TRY(kvs_pool_take(shard->pool, bytes + more, &encoded));
+    kvs_batch_encode(&shard->batch, part, encoded, source, how);
+    kvs_status status = kvs_batch_download(&shard->batch, encoded);
     if (status != KVS_OK) {
-        kvs_batch_release(&shard->batch, taken);
+        kvs_batch_release(&shard->batch, encoded);
         return status;
     }
-    *out = taken;
+    *out = encoded;
     return KVS_OK;
 }
 
-void kvs_encoded_write(const kvs_part *part, kvs_codec codec, bool of_rows, uint32_t rows,
-                       kvs_buffer *encoded, kvs_buffer **value)
+kvs_status kvs_encoded_take_rows(kvs_shard *shard, kvs_part *part, kvs_codec codec,
+                                 kvs_buffer *rows, uint32_t count, size_t more, kvs_buffer **out)
 {
-    uint64_t elements;
-    uint64_t runs = runs_of(part, of_rows, rows, &elements);
-    kvs_codec_write_value(codec, (const float *)(*value)->memory.host, runs, elements,
-                          (uint8_t *)encoded->memory.host);
-    kvs_buffer_unref(*value);
-    *value = encoded;
+    kvs_encode_item how = {.codec = codec};
+    how.runs = runs_of(part, true, count, &how.elements);
+    return encode(shard, part, rows, &how, more, out);
 }
 
-kvs_status kvs_encoded_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
+kvs_status kvs_encoded_take(kvs_shard *shard, kvs_part *part, kvs_codec codec, kvs_buffer **out)
 {
     uint64_t version = atomic_load_explicit(&part->version, memory_order_relaxed);
-    if (part->encoded != NULL && part->encoded_codec == op->value_codec &&
-        part->encoded_version == version) {
-        op->value =
-            kvs_buffer_take(part->encoded); /* written at the end of this turn at the latest,
-                                               for an op that is answered before this one */
-        return KVS_OK;
+    if (part->encoded == NULL || part->encoded_codec != codec || part->encoded_version != version) {
+        kvs_encode_item how = {.codec = codec};
+        kvs_buffer *encoded = NULL;
+        how.runs = runs_of(part, false, 0, &how.elements);
+        KVS_TRY(encode(shard, part, part->value, &how, 0, &encoded));
+        kvs_encoded_forget(shard, part);
+        part->encoded = encoded;
+        part->encoded_codec = codec;
+        part->encoded_version = version;
     }
-    KVS_TRY(
-        kvs_encoded_take(shard, kvs_encoded_bytes(part, op->value_codec, false, 0), &op->encoded));
-    kvs_status status = kvs_batch_download(&shard->batch, part->value);
-    if (status != KVS_OK) {
-        kvs_batch_release(&shard->batch, op->encoded);
-        op->encoded = NULL;
-        return status;
-    }
-    op->value = kvs_buffer_take(part->value);
-    kvs_encoded_forget(shard, part);
-    part->encoded = kvs_buffer_take(op->encoded);
-    part->encoded_codec = op->value_codec;
-    part->encoded_version = version;
+    *out = kvs_buffer_take(part->encoded); /* perhaps not written before the end of this turn */
     return KVS_OK;
-}
-
-void kvs_encoded_finish(kvs_op *op)
-{
-    if (op->encoded == NULL) {
-        return;
-    }
-    if (op->status == KVS_OK && op->value != NULL) {
-        kvs_encoded_write(op->part, op->value_codec, op->of_rows, op->row_count, op->encoded,
-                          &op->value);
-    } else {
-        kvs_buffer_unref(op->encoded);
-    }
-    op->encoded = NULL;
 }
 
 void kvs_encoded_forget(kvs_shard *shard, kvs_part *part)

@@ -1,4 +1,5 @@
-/* Values for a puller who wants them in fewer bytes: encoded on the host, once a turn has computed.
+/* Values for a puller who wants them in fewer bytes: encoded where they are computed, so that no
+ * more than the encoding leaves a device.
  *
  * An encoding of a whole part stays with the part until its next version: whoever pulls that in the
  * same codec is given the same bytes. Rows are encoded for each pull.
@@ -18,16 +19,14 @@ kvs_codec kvs_encoded_codec(const kvs_key *key, kvs_codec wanted);
 /* Of a part, or of `rows` rows of it, in a codec of values. */
 size_t kvs_encoded_bytes(const kvs_part *part, kvs_codec codec, bool of_rows, uint32_t rows);
 
-/* Room for an encoding of so many bytes, which the host can write after the sync. */
-kvs_status kvs_encoded_take(kvs_shard *shard, size_t bytes, kvs_buffer **out) KVS_MUST_CHECK;
-/* After the sync: *value, whose reference goes, becomes its encoding. */
-void kvs_encoded_write(const kvs_part *part, kvs_codec codec, bool of_rows, uint32_t rows,
-                       kvs_buffer *encoded, kvs_buffer **value);
-
-/* The whole part goes with the op's answer, as its value_codec. */
-kvs_status kvs_encoded_capture(kvs_shard *shard, kvs_part *part, kvs_op *op) KVS_MUST_CHECK;
-/* After the sync: encodes what the op has captured, or lets go of it if the op has failed. */
-void kvs_encoded_finish(kvs_op *op);
+/* One reference to what holds the encoding of `count` rows of the part, in `rows`, after the sync,
+ * with room for so many bytes behind it. */
+kvs_status kvs_encoded_take_rows(kvs_shard *shard, kvs_part *part, kvs_codec codec,
+                                 kvs_buffer *rows, uint32_t count, size_t more,
+                                 kvs_buffer **out) KVS_MUST_CHECK;
+/* The same of the part's value, made once for its version. */
+kvs_status kvs_encoded_take(kvs_shard *shard, kvs_part *part, kvs_codec codec,
+                            kvs_buffer **out) KVS_MUST_CHECK;
 
 /* The part has another version. */
 void kvs_encoded_forget(kvs_shard *shard, kvs_part *part);

@@ -64,8 +64,7 @@ struct kvs_op {
     uint32_t missing_count;
     uint32_t missing[KVS_OP_MISSING_MAX];
     kvs_buffer *value;
-    kvs_codec value_codec; /* what the value is encoded as, once it is answered */
-    kvs_buffer *encoded;   /* room for that: until the end of the shard's turn */
+    kvs_codec value_codec; /* what the value is encoded as */
     uint64_t version;
 };
 

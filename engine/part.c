@@ -40,7 +40,7 @@ kvs_status kvs_part_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
     if (op->of_rows) {
         KVS_TRY(kvs_rows_capture(shard, part, op));
     } else if (op->value_codec != KVS_CODEC_NONE) {
-        KVS_TRY(kvs_encoded_capture(shard, part, op));
+        KVS_TRY(kvs_encoded_take(shard, part, op->value_codec, &op->value));
     } else {
         KVS_TRY(kvs_batch_download(&shard->batch, part->value));
         op->value = kvs_buffer_take(part->value);

@@ -360,37 +360,30 @@ static size_t id_bytes_max(const kvs_key *key, uint32_t rows)
 }
 
 kvs_status kvs_rows_gather(kvs_shard *shard, kvs_part *part, const kvs_rows_wish *wish,
-                           kvs_buffer **value, kvs_buffer **encoded)
+                           kvs_buffer **out)
 {
+    bool encoded = wish->codec != KVS_CODEC_NONE;
     size_t bytes = wish->count * kvs_part_row_bytes(part);
     size_t id_bytes = id_bytes_max(part->key, wish->count);
-    kvs_buffer *room = NULL;
     kvs_buffer *rows = NULL;
-    if (wish->codec != KVS_CODEC_NONE) {
-        size_t all = kvs_encoded_bytes(part, wish->codec, true, wish->count) + id_bytes;
-        KVS_TRY(kvs_encoded_take(shard, all, &room));
-        id_bytes = 0;
-    }
-    kvs_status status = kvs_pool_take(shard->pool, bytes + id_bytes, &rows);
-    if (status == KVS_OK) {
-        kvs_batch_touch(&shard->batch, part);
-        kvs_batch_copy_rows(&shard->batch, part, rows, part->value, wish->list, wish->count);
-        status = kvs_batch_download(&shard->batch, rows);
-    }
-    if (status != KVS_OK) {
+    KVS_TRY(kvs_pool_take(shard->pool, bytes + (encoded ? 0 : id_bytes), &rows));
+    kvs_batch_touch(&shard->batch, part);
+    kvs_batch_copy_rows(&shard->batch, part, rows, part->value, wish->list, wish->count);
+    kvs_status status =
+        encoded ? kvs_encoded_take_rows(shard, part, wish->codec, rows, wish->count, id_bytes, out)
+                : kvs_batch_download(&shard->batch, rows);
+    if (encoded || status != KVS_OK) {
         kvs_batch_release(&shard->batch, rows);
-        kvs_batch_release(&shard->batch, room);
         return status;
     }
-    *value = rows;
-    *encoded = room;
+    *out = rows;
     return KVS_OK;
 }
 
 kvs_status kvs_rows_capture(kvs_shard *shard, kvs_part *part, kvs_op *op)
 {
     kvs_rows_wish wish = {.list = op->rows, .count = op->row_count, .codec = op->value_codec};
-    return kvs_rows_gather(shard, part, &wish, &op->value, &op->encoded);
+    return kvs_rows_gather(shard, part, &wish, &op->value);
 }
 
 void kvs_rows_fill_header(const kvs_op *op, kvs_part_header *header)

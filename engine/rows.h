@@ -44,10 +44,10 @@ typedef struct kvs_rows_wish {
     uint32_t count;
     kvs_codec codec; /* of values */
 } kvs_rows_wish;
-/* *value will hold the rows, and *encoded is room for their encoding, if there is to be one: the
- * one that travels has room for their ids behind them. */
+/* *out will hold the rows, or their encoding if there is to be one, with room for their ids behind
+ * them. */
 kvs_status kvs_rows_gather(kvs_shard *shard, kvs_part *part, const kvs_rows_wish *wish,
-                           kvs_buffer **value, kvs_buffer **encoded) KVS_MUST_CHECK;
+                           kvs_buffer **out) KVS_MUST_CHECK;
 /* The same for an op. */
 kvs_status kvs_rows_capture(kvs_shard *shard, kvs_part *part, kvs_op *op) KVS_MUST_CHECK;
 /* Once it is computed: writes the ids behind the rows and completes the header. */

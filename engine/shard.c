@@ -202,7 +202,6 @@ static void end_turn(kvs_right *right, uint64_t now_ns)
         if (shard->batch.failed != KVS_OK && op->status == KVS_OK) {
             op->status = shard->batch.failed;
         }
-        kvs_encoded_finish(op);
         op->task.run = kvs_session_take_answer;
         sort_answer(shard, op, now_ns);
     }

@@ -30,38 +30,20 @@ void kvs_read_act(kvs_cut *cut, kvs_part *part, kvs_shard *shard)
 {
     uint64_t index = part->index;
     kvs_status status = KVS_OK;
-    if (cut->rows.starts == NULL) {
-        if (cut->codec != KVS_CODEC_NONE) {
-            status = kvs_encoded_take(shard, kvs_encoded_bytes(part, cut->codec, false, 0),
-                                      &cut->encoded[index]);
-        }
-        if (status == KVS_OK) {
-            cut->buffers[index] = kvs_buffer_take(part->value);
-            status = kvs_batch_download(&shard->batch, part->value);
-        }
-        if (status != KVS_OK && cut->encoded[index] != NULL) { /* there is nothing to encode */
-            kvs_batch_release(&shard->batch, cut->encoded[index]);
-            cut->encoded[index] = NULL;
-        }
-    } else if (rows_of(&cut->rows, index) > 0) {
+    if (cut->rows.starts != NULL) {
         kvs_rows_wish wish = {.list = cut->rows.rows + cut->rows.starts[index],
                               .count = rows_of(&cut->rows, index),
                               .codec = cut->codec};
-        status = kvs_rows_gather(shard, part, &wish, &cut->buffers[index], &cut->encoded[index]);
+        if (wish.count > 0) {
+            status = kvs_rows_gather(shard, part, &wish, &cut->buffers[index]);
+        }
+    } else if (cut->codec != KVS_CODEC_NONE) {
+        status = kvs_encoded_take(shard, part, cut->codec, &cut->buffers[index]);
+    } else {
+        cut->buffers[index] = kvs_buffer_take(part->value);
+        status = kvs_batch_download(&shard->batch, part->value);
     }
     kvs_cut_note(cut, status);
-}
-
-void kvs_read_encode(kvs_cut *cut, const kvs_part *part)
-{
-    uint64_t index = part->index;
-    kvs_buffer *encoded = cut->encoded[index];
-    if (encoded == NULL) {
-        return;
-    }
-    cut->encoded[index] = NULL;
-    kvs_encoded_write(part, cut->codec, cut->rows.starts != NULL, rows_of(&cut->rows, index),
-                      encoded, &cut->buffers[index]);
 }
 
 /* ------------------------------------------------------------------ the end */
@@ -91,10 +73,6 @@ void kvs_read_drop(kvs_cut *cut)
 
 void kvs_read_deinit(kvs_cut *cut)
 {
-    for (uint64_t i = 0; cut->encoded != NULL && i < cut->key->part_count; i++) {
-        kvs_buffer_unref(cut->encoded[i]);
-    }
-    free(cut->encoded);
     kvs_budget_free(cut->rows.rows);
     kvs_budget_free(cut->rows.starts);
 }
@@ -129,10 +107,9 @@ static kvs_status make_room(kvs_cut *cut, const kvs_read_wish *wish, kvs_snapsho
     cut->snapshot = out;
     cut->codec = wish->codec;
     cut->buffers = calloc(parts, sizeof *cut->buffers);
-    cut->encoded = calloc(parts, sizeof *cut->encoded);
     out->buffers = calloc(parts, sizeof *out->buffers);
     out->data = calloc(parts, sizeof *out->data);
-    if (cut->buffers == NULL || cut->encoded == NULL || out->buffers == NULL || out->data == NULL) {
+    if (cut->buffers == NULL || out->buffers == NULL || out->data == NULL) {
         return KVS_NO_MEMORY;
     }
     return wish->row_ids == NULL

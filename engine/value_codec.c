@@ -3,13 +3,7 @@
 #include "engine/codec.h"
 #include "engine/decode.h"
 
-#include <float.h>
-#include <math.h>
 #include <string.h>
-
-/* Added to a number below 2^22 in magnitude and taken off again it rounds to the nearest whole one,
- * ties to even: what rintf does, in a form that is compiled to vectors. */
-#define ROUNDING 0x1.8p23f
 
 /* A row of 1000 elements and more. */
 #define STRADDLING_BYTES 1024u
@@ -35,26 +29,16 @@ static void write_halves(kvs_codec codec, const float *value, size_t elements, u
     }
 }
 
-/* One block: the largest magnitude is 127 steps. */
 static float write_block(const float *value, size_t elements, uint8_t *steps)
 {
-    uint32_t largest_bits = 0; /* magnitudes are in the order of their bits, above all NaNs */
+    uint32_t largest = 0;
     for (size_t i = 0; i < elements; i++) {
-        uint32_t bits = kvs_f32_bits(value[i]) & 0x7fffffffu;
-        largest_bits = bits > largest_bits ? bits : largest_bits;
+        uint32_t magnitude = kvs_encode_magnitude(value[i]);
+        largest = magnitude > largest ? magnitude : largest;
     }
-    float largest = kvs_f32_of_bits(largest_bits);
-    float scale = largest / 127.0f;
-    if (!(largest <= FLT_MAX) || scale == 0) {
-        memset(steps, 0, elements);
-        return largest <= FLT_MAX ? 0.0f : NAN;
-    }
+    float scale = kvs_encode_int8_scale(largest);
     for (size_t i = 0; i < elements; i++) {
-        float ratio = value[i] / scale;
-        ratio = ratio > 127.0f ? 127.0f : ratio; /* a subnormal scale has few digits */
-        ratio = ratio < -127.0f ? -127.0f : ratio;
-        int32_t step = (int32_t)(ratio + ROUNDING - ROUNDING);
-        steps[i] = (uint8_t)step;
+        steps[i] = (uint8_t)kvs_encode_int8(value[i], scale);
     }
     return scale;
 }

@@ -20,6 +20,8 @@ const kvs_gpu_case kvs_gpu_cases[] = {
     {.name = "sum f32 of 1bit", .verb = KVS_GPU_SUM, .dtype = KVS_F32, .codec = KVS_CODEC_1BIT},
     {.name = "sum f32 of int8", .verb = KVS_GPU_SUM, .dtype = KVS_F32, .codec = KVS_CODEC_INT8},
     {.name = "sum f32 of bf16", .verb = KVS_GPU_SUM, .dtype = KVS_F32, .codec = KVS_CODEC_BF16},
+    {.name = "value as bf16", .verb = KVS_GPU_ENCODE, .dtype = KVS_F32, .codec = KVS_CODEC_BF16},
+    {.name = "value as int8", .verb = KVS_GPU_ENCODE, .dtype = KVS_F32, .codec = KVS_CODEC_INT8},
     {.name = "sgd f32", .verb = KVS_GPU_RULE, .dtype = KVS_F32, .rule = KVS_RULE_SGD},
     {.name = "sgd momentum f32",
      .verb = KVS_GPU_RULE,
@@ -57,6 +59,7 @@ typedef struct lane {
     part *parts;
     kvs_copy_item *copies;
     kvs_accumulate_item *sums;
+    kvs_encode_item *encodes;
     kvs_apply_item *updates;
     kvs_memory **memories;
     kvs_status status;
@@ -93,6 +96,8 @@ double kvs_gpu_case_bytes(const kvs_gpu_case *which)
         return element;
     case KVS_GPU_SUM:
         return terms_of(which) * term + 2 * element;
+    case KVS_GPU_ENCODE:
+        return element + term;
     case KVS_GPU_RULE:
         return rule;
     case KVS_GPU_RULE_OF_TWO:
@@ -147,6 +152,11 @@ static void make_items(lane *self, uint32_t i)
                                   .codec = which->codec,
                                   .threshold = 0.5F};
     }
+    self->encodes[i] = (kvs_encode_item){.target = &one->gradient,
+                                         .source = &one->weight,
+                                         .codec = which->codec,
+                                         .runs = 1,
+                                         .elements = KVS_PART_ELEMENTS};
     self->updates[i] = (kvs_apply_item){
         .scalars = {.rule = which->rule,
                     .rescale = 1,
@@ -218,6 +228,7 @@ static void close_lane(lane *self)
     free(self->parts);
     free(self->copies);
     free(self->sums);
+    free(self->encodes);
     free(self->updates);
     free(self->memories);
 }
@@ -228,10 +239,11 @@ static kvs_status open_lane(lane *self)
     self->parts = calloc(self->count, sizeof *self->parts);
     self->copies = calloc(self->count, sizeof *self->copies);
     self->sums = calloc((size_t)self->count * terms_of(self->which), sizeof *self->sums);
+    self->encodes = calloc(self->count, sizeof *self->encodes);
     self->updates = calloc(self->count, sizeof *self->updates);
     self->memories = calloc(self->count, sizeof *self->memories);
     if (self->parts == NULL || self->copies == NULL || self->sums == NULL ||
-        self->updates == NULL || self->memories == NULL) {
+        self->encodes == NULL || self->updates == NULL || self->memories == NULL) {
         return KVS_NO_MEMORY;
     }
     KVS_TRY(backend->table->open_stream(backend, &self->stream));
@@ -256,6 +268,8 @@ static kvs_status call(const lane *self)
     case KVS_GPU_PUSH:
         return table->accumulate(self->stream, self->sums,
                                  (size_t)self->count * terms_of(self->which));
+    case KVS_GPU_ENCODE:
+        return table->encode(self->stream, self->encodes, self->count);
     case KVS_GPU_RULE:
     case KVS_GPU_RULE_OF_TWO:
         return table->apply(self->stream, self->updates, self->count);

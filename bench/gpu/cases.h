@@ -17,6 +17,7 @@ typedef enum kvs_gpu_verb {
     KVS_GPU_COPY,
     KVS_GPU_ZERO,
     KVS_GPU_SUM,
+    KVS_GPU_ENCODE, /* a value for those who pull it in fewer bytes */
     KVS_GPU_RULE,
     KVS_GPU_RULE_OF_TWO, /* the gradient is the sum so far and one more */
     KVS_GPU_PUSH,        /* sums what comes over the link */

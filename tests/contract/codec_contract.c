@@ -279,6 +279,130 @@ static void one_batch_decodes_many_targets(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ values that are encoded */
+
+static const kvs_codec of_values[] = {KVS_CODEC_F16, KVS_CODEC_BF16, KVS_CODEC_INT8};
+
+static void run_encode(kvs_contract_side *side, const kvs_encode_item *how, const float *values,
+                       uint8_t *out)
+{
+    size_t bytes = (size_t)kvs_codec_value_bytes(how->codec, how->runs, how->elements);
+    kvs_memory source =
+        kvs_contract_memory(side, values, (size_t)(how->runs * how->elements) * sizeof *values);
+    kvs_memory target = kvs_contract_memory(side, NULL, bytes);
+    kvs_encode_item item = *how;
+    item.target = &target;
+    item.source = &source;
+    assert_int_equal(side->backend->table->encode(side->stream, &item, 1), KVS_OK);
+    kvs_contract_read(side, &target, out);
+    kvs_contract_free(side, &target);
+    kvs_contract_free(side, &source);
+}
+
+/* NaNs included: what they become does not depend on who encodes. */
+static void values_are_encoded_to_the_same_bytes(void **state)
+{
+    enum { RUNS = 9 };
+    kvs_contract *contract = kvs_contract_of(state);
+    static float values[RUNS * ELEMENTS_MAX];
+    static uint8_t expected[RUNS * ELEMENTS_MAX * 2];
+    static uint8_t got[RUNS * ELEMENTS_MAX * 2];
+    for (uint32_t i = 0; i < contract->cases; i++) {
+        kvs_encode_item how = {.codec = of_values[i % 3],
+                               .runs = 1 + kvs_contract_random(contract, RUNS),
+                               .elements = random_elements(contract)};
+        size_t bytes = (size_t)kvs_codec_value_bytes(how.codec, how.runs, how.elements);
+        (i % 4 == 0 ? kvs_contract_fill_odd : kvs_contract_fill)(contract, KVS_F32, values,
+                                                                 (size_t)(how.runs * how.elements));
+        kvs_codec_write_value(how.codec, values, how.runs, how.elements, expected);
+        for (size_t s = 0; s < 2; s++) {
+            memset(got, 0xa5, bytes);
+            run_encode(&contract->side[s], &how, values, got);
+            assert_memory_equal(got, expected, bytes);
+        }
+    }
+}
+
+/* A whole part, and a row that is longer than parts are. */
+static void the_largest_values_are_encoded(void **state)
+{
+    kvs_contract *contract = kvs_contract_of(state);
+    const uint64_t lengths[] = {KVS_PART_ELEMENTS, KVS_PART_ELEMENTS + 1000};
+    size_t most = (size_t)lengths[1];
+    float *values = malloc(most * sizeof *values);
+    uint8_t *out[2] = {malloc(2 * most), malloc(2 * most)};
+    kvs_contract_fill(contract, KVS_F32, values, most);
+    for (size_t i = 0; i < 6; i++) {
+        kvs_encode_item how = {.codec = of_values[i % 3], .runs = 1, .elements = lengths[i / 3]};
+        kvs_codec_write_value(how.codec, values, 1, how.elements, out[1]);
+        run_encode(&contract->side[0], &how, values, out[0]);
+        assert_memory_equal(out[0], out[1],
+                            (size_t)kvs_codec_value_bytes(how.codec, 1, how.elements));
+    }
+    free(values);
+    free(out[0]);
+    free(out[1]);
+}
+
+/* In one call, of what was computed before it. */
+static void one_batch_encodes_many_values(void **state)
+{
+    enum { VALUES = 12, LENGTH = 300 };
+    kvs_contract *contract = kvs_contract_of(state);
+    kvs_contract_side *side = &contract->side[0];
+    const kvs_backend_table *table = side->backend->table;
+    static float values[VALUES][LENGTH];
+    kvs_memory source[VALUES];
+    kvs_memory target[VALUES];
+    kvs_encode_item items[VALUES];
+    kvs_accumulate_item doubled[VALUES];
+    kvs_span span[VALUES];
+    for (size_t i = 0; i < VALUES; i++) {
+        kvs_contract_fill(contract, KVS_F32, values[i], LENGTH);
+        source[i] = kvs_contract_memory(side, values[i], sizeof values[i]);
+        target[i] = kvs_contract_memory(side, NULL, 2 * LENGTH);
+        span[i] = (kvs_span){(const uint8_t *)values[i], sizeof values[i]};
+        doubled[i] = (kvs_accumulate_item){
+            .target = &source[i],
+            .source = {.payload = {.spans = &span[i], .count = 1, .bytes = sizeof values[i]}},
+            .elements = LENGTH,
+            .dtype = KVS_F32};
+        items[i] = (kvs_encode_item){.target = &target[i],
+                                     .source = &source[i],
+                                     .codec = of_values[i % 3],
+                                     .runs = 1,
+                                     .elements = LENGTH};
+    }
+    assert_int_equal(table->accumulate(side->stream, doubled, VALUES), KVS_OK);
+    assert_int_equal(table->encode(side->stream, items, VALUES), KVS_OK);
+    for (size_t i = 0; i < VALUES; i++) {
+        uint8_t got[2 * LENGTH];
+        uint8_t expected[2 * LENGTH];
+        float twice[LENGTH];
+        for (size_t j = 0; j < LENGTH; j++) {
+            twice[j] = values[i][j] + values[i][j];
+        }
+        kvs_codec_write_value(items[i].codec, twice, 1, LENGTH, expected);
+        kvs_contract_read(side, &target[i], got);
+        assert_memory_equal(got, expected,
+                            (size_t)kvs_codec_value_bytes(items[i].codec, 1, LENGTH));
+        kvs_contract_free(side, &source[i]);
+        kvs_contract_free(side, &target[i]);
+    }
+}
+
+static void values_are_not_encoded_as_gradients_are(void **state)
+{
+    kvs_contract_side *side = &kvs_contract_of(state)->side[0];
+    kvs_memory memory = kvs_contract_memory(side, NULL, 64);
+    kvs_encode_item items[2] = {
+        {.target = &memory, .source = &memory, .codec = KVS_CODEC_BF16, .runs = 1},
+        {.target = &memory, .source = &memory, .codec = KVS_CODEC_2BIT, .runs = 1}};
+    assert_int_equal(side->backend->table->encode(side->stream, items, 2), KVS_UNIMPLEMENTED);
+    assert_int_equal(side->backend->table->encode(side->stream, items, 1), KVS_OK);
+    kvs_contract_free(side, &memory);
+}
+
 kvs_contract_tests kvs_contract_codec_tests(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -286,6 +410,10 @@ kvs_contract_tests kvs_contract_codec_tests(void)
         cmocka_unit_test(terms_of_several_codecs_in_one_call_give_the_bits_of_a_call_each),
         cmocka_unit_test(the_largest_part_of_every_codec_is_decoded),
         cmocka_unit_test(one_batch_decodes_many_targets),
+        cmocka_unit_test(values_are_encoded_to_the_same_bytes),
+        cmocka_unit_test(the_largest_values_are_encoded),
+        cmocka_unit_test(one_batch_encodes_many_values),
+        cmocka_unit_test(values_are_not_encoded_as_gradients_are),
     };
     return (kvs_contract_tests){tests, sizeof tests / sizeof tests[0]};
 }

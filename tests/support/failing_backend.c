@@ -37,6 +37,11 @@ static kvs_status fail_apply(kvs_stream *stream, const kvs_apply_item *items, si
     return lost() ? KVS_DEVICE_LOST : inner->apply(stream, items, count);
 }
 
+static kvs_status fail_encode(kvs_stream *stream, const kvs_encode_item *items, size_t count)
+{
+    return lost() ? KVS_DEVICE_LOST : inner->encode(stream, items, count);
+}
+
 static kvs_status fail_download(kvs_stream *stream, kvs_memory *const *memories, size_t count)
 {
     return lost() ? KVS_DEVICE_LOST : inner->download(stream, memories, count);
@@ -57,6 +62,7 @@ kvs_backend *failing_backend_open(void)
     outer.copy = fail_copy;
     outer.accumulate = fail_accumulate;
     outer.apply = fail_apply;
+    outer.encode = fail_encode;
     outer.download = fail_download;
     outer.sync = fail_sync;
     backend->table = &outer;

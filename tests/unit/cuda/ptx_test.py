@@ -23,11 +23,12 @@ ARCHITECTURES = ("75", "80", "90", "100")
 # it, 48 five, 80 three, 128 two. The f64 rules are there for completeness, not for speed.
 REGISTERS_MAX = {"kvs_cuda_move_kernel": 48, "kvs_cuda_update_kernelIf": 80,
                  "kvs_cuda_update_kernelId": 128, "kvs_cuda_cast_kernel": 40,
-                 "kvs_cuda_row_kernel": 48, "kvs_cuda_measure_kernel": 80}
+                 "kvs_cuda_encode_kernel": 48, "kvs_cuda_row_kernel": 48,
+                 "kvs_cuda_measure_kernel": 80}
 # The rules that train most models.
 REGISTERS_MAX_OF = {"sgd_f32": 40, "sgd_momentum_f32": 48, "adam_19_f32": 64, "adamw_f32": 64}
 DENSE = r"\d+kvs_cuda_%s\d+kvs_cuda_dense"
-SOURCES = ("stream", "casts", "rows", "updates", "measures")
+SOURCES = ("stream", "casts", "encodes", "rows", "updates", "measures")
 
 
 def nvcc(*arguments):
@@ -92,7 +93,7 @@ class Ptx(unittest.TestCase):
         self.assertGreater(measures, 0)
         for found, cards in ((self.ptx, 1), (self.words, len(self.architectures()) // 2)):
             self.assertEqual({"kvs_cuda_move_kernel": cards, "kvs_cuda_cast_kernel": cards,
-                              "kvs_cuda_row_kernel": cards,
+                              "kvs_cuda_row_kernel": cards, "kvs_cuda_encode_kernel": cards,
                               "kvs_cuda_measure_kernel": 2 * measures * cards,
                               # Dense, and with a map.
                               "kvs_cuda_update_kernelIf": 2 * len(rules()) * cards,
@@ -116,6 +117,10 @@ class Ptx(unittest.TestCase):
         (move,) = self.ptx["kvs_cuda_move_kernel"].values()
         # A load and a store for each copy, two and one for each of seven sums, a store of zeros.
         self.assertEqual([15, 9], words_of_16_bytes(move))
+        (encode,) = self.ptx["kvs_cuda_encode_kernel"].values()
+        # Two groups of a block; what is written is a quarter of that.
+        self.assertEqual([2, 0], words_of_16_bytes(encode))
+        self.assertEqual(2, len(re.findall(r"\bst\.global\.u32\b", encode)))
         (row,) = self.ptx["kvs_cuda_row_kernel"].values()
         for count in words_of_16_bytes(row):
             self.assertGreater(count, 0)

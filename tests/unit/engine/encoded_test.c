@@ -1,5 +1,6 @@
 /* Pulls that ask for fewer bytes: what comes, how often it is encoded, whose memory it takes. */
 #include "base/half.h"
+#include "engine/backend_cpu.h"
 #include "engine/session.h"
 #include "engine/store.h"
 #include "tests/support/engine_fixture.h"
@@ -113,6 +114,51 @@ static void a_version_is_encoded_once_for_all_who_pull_it(void **state)
     fixture_close(&f);
 }
 
+/* The CPU's backend, with what leaves it counted as if it were a device. */
+static const kvs_backend_table *cpu;
+static size_t downloaded;
+
+static kvs_status counted_download(kvs_stream *stream, kvs_memory *const *memories, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        downloaded += memories[i]->bytes;
+    }
+    return cpu->download(stream, memories, count);
+}
+
+static void no_more_than_the_encoding_leaves_the_device(void **state)
+{
+    static const struct {
+        kvs_codec codec;
+        size_t bytes;
+    } rows[] = {{KVS_CODEC_BF16, 2 * ELEMENTS}, {KVS_CODEC_INT8, ELEMENTS + 4 * (4 + 2)}};
+    static kvs_backend_table table;
+    kvs_backend *backend = NULL;
+    kvs_problem problem;
+    fixture f;
+    (void)state;
+    assert_int_equal(kvs_backend_cpu_open(NULL, &backend, &problem), KVS_OK);
+    cpu = backend->table;
+    table = *cpu;
+    table.download = counted_download;
+    backend->table = &table;
+    fixture_open(
+        &f, &(fixture_options){
+                .type = "dist_sync", .num_workers = 1, .part_elements = PART, .backend = backend});
+    fixture_worker *worker = fixture_join(&f, 0);
+    fixture_init(&f, "w", values, ELEMENTS);
+    for (size_t r = 0; r < 2; r++) {
+        for (int snapshot = 0; snapshot < 2; snapshot++) {
+            downloaded = 0;
+            (void)pull_as(worker, "w", rows[r].codec, snapshot == 1);
+            assert_true(snapshot == 1 || downloaded >= rows[r].bytes);
+            /* A buffer may be a quarter larger than what it holds. */
+            assert_true(downloaded <= rows[r].bytes * 5 / 4);
+        }
+    }
+    fixture_close(&f);
+}
+
 /* In one turn of a shard: the second is given what the first has not written yet. */
 static void two_pulls_of_one_turn_are_both_right(void **state)
 {
@@ -181,6 +227,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_value_comes_as_it_is_asked_for),
         cmocka_unit_test(a_version_is_encoded_once_for_all_who_pull_it),
+        cmocka_unit_test(no_more_than_the_encoding_leaves_the_device),
         cmocka_unit_test(two_pulls_of_one_turn_are_both_right),
         cmocka_unit_test(other_codecs_are_refused_and_other_dtypes_come_whole),
         cmocka_unit_test(encodings_stand_in_the_budget),

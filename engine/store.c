@@ -173,7 +173,8 @@ kvs_status kvs_store_create(kvs_engine *engine, const kvs_store_options *options
             engine->stores_last = store;
             engine->store_count++;
         } else {
-            (void)kvs_problem_set(problem, status, "the store was not created");
+            (void)kvs_problem_set(problem, status, "the store was not created: %s",
+                                  kvs_status_find(status)->title);
         }
     }
     if (status == KVS_OK) {

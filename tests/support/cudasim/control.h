@@ -1,7 +1,7 @@
 /* Steers the stand-in for the CUDA runtime from a test.
  *
  * The environment sets the same at start: CUDASIM_SEED=n, CUDASIM_FAIL=cudaMalloc:3 (the third
- * call fails), CUDASIM_NODEV=1 (no device).
+ * call fails) or cudaMalloc:3-5 (and the two after it), CUDASIM_NODEV=1 (no device).
  *
  * Threads: one at a time, while no other thread is inside the runtime.
  * Memory: nothing is handed out.

@@ -16,7 +16,10 @@ plan::plan()
     const char *colon = failing != nullptr ? strchr(failing, ':') : nullptr;
     if (colon != nullptr) {
         std::string call(failing, static_cast<size_t>(colon - failing));
-        fail(call.c_str(), static_cast<unsigned>(strtoul(colon + 1, nullptr, 10)));
+        char *end = nullptr;
+        unsigned nth = static_cast<unsigned>(strtoul(colon + 1, &end, 10));
+        fail(call.c_str(), nth,
+             *end == '-' ? static_cast<unsigned>(strtoul(end + 1, nullptr, 10)) : 0);
     }
     if (getenv("CUDASIM_NODEV") != nullptr) {
         devices = 0;
@@ -49,7 +52,7 @@ unsigned plan::draw(size_t bound)
 bool plan::count(const char *call)
 {
     unsigned calls = ++calls_[call];
-    return failing_ == call && calls == failing_nth_;
+    return failing_ == call && calls >= failing_nth_ && calls <= failing_last_;
 }
 
 unsigned plan::calls(const char *call) const
@@ -58,10 +61,11 @@ unsigned plan::calls(const char *call) const
     return found == calls_.end() ? 0 : found->second;
 }
 
-void plan::fail(const char *call, unsigned nth)
+void plan::fail(const char *call, unsigned nth, unsigned last)
 {
     failing_ = call != nullptr ? call : "";
     failing_nth_ = call != nullptr ? calls(call) + nth : 0;
+    failing_last_ = failing_nth_ + (last > nth ? last - nth : 0);
 }
 
 bool plan::wait_dropped(int waiter, int recorder) const

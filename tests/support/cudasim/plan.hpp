@@ -38,7 +38,7 @@ class plan
     bool wait_dropped(int waiter, int recorder) const;
     unsigned calls(const char *call) const;
 
-    void fail(const char *call, unsigned nth);
+    void fail(const char *call, unsigned nth, unsigned last = 0); /* 0: that one alone */
     void drop(const char *call)
     {
         dropped_ = call != nullptr ? call : "";
@@ -56,6 +56,7 @@ class plan
     std::map<std::string, unsigned> calls_;
     std::string failing_;
     unsigned failing_nth_ = 0;
+    unsigned failing_last_ = 0;
     std::string dropped_;
     std::pair<int, int> dropped_wait_ = {-1, -1};
 };

@@ -2,12 +2,16 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "cuda/words.cuh"
 #include "engine/decode.h"
 
 #include <string.h>
 
-/* One launch does a table of rows; a thread takes one element (one entry) at a time. Elementwise,
- * the arithmetic of engine/decode.h and base/half.h: the bits of the CPU. */
+/* One launch does a table of rows; a thread takes GROUP elements at a time, which move in words of
+ * 16 bytes as far as they have as many, or one element (one entry). Elementwise, the arithmetic of
+ * engine/decode.h and base/half.h: the bits of the CPU. */
+#define GROUP 8u
+
 typedef enum kvs_cuda_cast_kind {
     KVS_CUDA_DECODE_2BIT,
     KVS_CUDA_DECODE_1BIT,
@@ -30,6 +34,7 @@ typedef struct kvs_cuda_cast {
     float threshold;
     uint32_t term;
     bool first;
+    bool words; /* all of its terms lie at words: groups of elements can be read */
     /* Unit i of the source, of the target or of both is where the map says; halves and f32 only. */
     bool source_mapped;
     bool target_mapped;
@@ -93,13 +98,115 @@ __device__ __forceinline__ void kvs_cuda_cast_unit(const kvs_cuda_cast *row, uin
     target[to] = value;
 }
 
+struct kvs_cuda_group {
+    float at[GROUP];
+};
+
+/* Two words of f32. */
+__device__ __forceinline__ void kvs_cuda_load_group(const void *from, uint64_t group,
+                                                    kvs_cuda_group *out)
+{
+    for (unsigned half = 0; half < 2; half++) {
+        const kvs_cuda_word<float> word = kvs_cuda_load<float>(from, 2 * group + half);
+        for (unsigned i = 0; i < 4; i++) {
+            out->at[4 * half + i] = word.at[i];
+        }
+    }
+}
+
+__device__ __forceinline__ void kvs_cuda_store_group(void *to, uint64_t group,
+                                                     const kvs_cuda_group *from)
+{
+    for (unsigned half = 0; half < 2; half++) {
+        kvs_cuda_word<float> word;
+        for (unsigned i = 0; i < 4; i++) {
+            word.at[i] = from->at[4 * half + i];
+        }
+        kvs_cuda_store(to, 2 * group + half, word);
+    }
+}
+
+/* A word of halves, 8 steps, 2 bytes of 2bit, a byte of 1bit. */
+__device__ __forceinline__ void kvs_cuda_decode_group(const kvs_cuda_cast *row, uint64_t group,
+                                                      kvs_cuda_group *out)
+{
+    const uint64_t blocks = (row->bytes / 4 + KVS_INT8_BLOCK - 1) / KVS_INT8_BLOCK;
+    if (row->kind == KVS_CUDA_DECODE_F16 || row->kind == KVS_CUDA_DECODE_BF16) {
+        const kvs_cuda_word<uint16_t> halves = kvs_cuda_load<uint16_t>(row->source, group);
+        const bool brain = row->kind == KVS_CUDA_DECODE_BF16;
+        for (unsigned i = 0; i < GROUP; i++) {
+            out->at[i] = brain ? kvs_bf16_to_f32(halves.at[i]) : kvs_f16_to_f32(halves.at[i]);
+        }
+    } else if (row->kind == KVS_CUDA_DECODE_INT8) {
+        const float scale = static_cast<const float *>(row->source)[group * GROUP / KVS_INT8_BLOCK];
+        const uint32_t *steps = static_cast<const uint32_t *>(row->source) + blocks + 2 * group;
+        for (unsigned i = 0; i < GROUP; i++) {
+            out->at[i] = kvs_decode_int8((signed char)(steps[i / 4] >> (8 * (i % 4))), scale);
+        }
+    } else if (row->kind == KVS_CUDA_DECODE_2BIT) {
+        const unsigned bytes = static_cast<const uint16_t *>(row->source)[group];
+        for (unsigned i = 0; i < GROUP; i++) {
+            out->at[i] = kvs_decode_2bit(bytes >> (8 * (i / 4)), i % 4, row->threshold);
+        }
+    } else {
+        const unsigned byte = static_cast<const uint8_t *>(row->source)[group];
+        for (unsigned i = 0; i < GROUP; i++) {
+            out->at[i] = kvs_decode_1bit(byte, i);
+        }
+    }
+}
+
+__device__ __forceinline__ void kvs_cuda_narrow_group(const kvs_cuda_cast *row, uint64_t group)
+{
+    kvs_cuda_group wide;
+    kvs_cuda_word<uint16_t> halves;
+    kvs_cuda_load_group(row->source, group, &wide);
+    for (unsigned i = 0; i < GROUP; i++) {
+        halves.at[i] = row->kind == KVS_CUDA_NARROW_BF16 ? kvs_f32_to_bf16(wide.at[i])
+                                                         : kvs_f32_to_f16(wide.at[i]);
+    }
+    kvs_cuda_store(row->target, group, halves);
+}
+
+__device__ __forceinline__ void kvs_cuda_cast_group(const kvs_cuda_cast *row, uint64_t group)
+{
+    if (row->kind == KVS_CUDA_NARROW_F16 || row->kind == KVS_CUDA_NARROW_BF16) {
+        kvs_cuda_narrow_group(row, group);
+        return;
+    }
+    const kvs_cuda_cast *term = row - row->term;
+    kvs_cuda_group sum = {};
+    if (!term->first) {
+        kvs_cuda_load_group(row->target, group, &sum);
+    }
+    bool copied = term->first;
+    KVS_CUDA_ROLLED
+    do {
+        kvs_cuda_group value;
+        kvs_cuda_decode_group(term, group, &value);
+        for (unsigned i = 0; i < GROUP; i++) {
+            sum.at[i] = copied ? value.at[i] : sum.at[i] + value.at[i];
+        }
+        copied = false;
+    } while (term++ != row);
+    kvs_cuda_store_group(row->target, group, &sum);
+}
+
 __global__ void __launch_bounds__(KVS_CUDA_BLOCK_THREADS)
     kvs_cuda_cast_kernel(const kvs_cuda_cast *rows, uint32_t count, uint64_t tiles)
 {
     for (uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         const kvs_cuda_cast *row = kvs_cuda_find_row(rows, count, tile);
         const kvs_cuda_range range = kvs_cuda_tile_range(row, tile);
-        for (uint64_t i = range.begin / 4 + threadIdx.x; i < range.end / 4; i += blockDim.x) {
+        const uint64_t end = range.end / 4;
+        uint64_t unit = range.begin / 4;
+        if (row->words) {
+            for (uint64_t i = unit / GROUP + threadIdx.x; i < end / GROUP; i += blockDim.x) {
+                kvs_cuda_cast_group(row, i);
+            }
+            unit = end / GROUP * GROUP;
+        }
+        for (uint64_t i = unit + threadIdx.x; i < end; i += blockDim.x) {
             kvs_cuda_cast_unit(row, i);
         }
     }
@@ -122,6 +229,11 @@ cudaError_t kvs_cuda_casts_load(void)
 
 /* ------------------------------------------------------------------ encoded gradients */
 
+static bool at_word(const void *at)
+{
+    return (uintptr_t)at % KVS_CUDA_WORD_BYTES == 0;
+}
+
 static kvs_status cast_row(kvs_stream *stream, kvs_cuda_cast_kind kind, const kvs_memory *target,
                            const void *source, uint64_t units, kvs_cuda_cast **out)
 {
@@ -134,6 +246,7 @@ static kvs_status cast_row(kvs_stream *stream, kvs_cuda_cast_kind kind, const kv
     row->first_tile = stream->tiles;
     row->kind = kind;
     row->first = true;
+    row->words = kind != KVS_CUDA_DECODE_ENTRIES && at_word(target->data) && at_word(source);
     kvs_cuda_add_tiles(stream, row->bytes);
     if (out != NULL) {
         *out = row;
@@ -198,6 +311,7 @@ static bool decode_term(kvs_stream *stream, const kvs_accumulate_item *item, kvs
     row->kind = decoding_of(item->codec);
     row->threshold = item->threshold;
     row->first = false;
+    row->words = before->words && at_word(from);
     row->term++;
     kvs_cuda_add_term(stream);
     return true;
@@ -247,6 +361,7 @@ kvs_status kvs_cuda_cast_halves(kvs_stream *stream, const kvs_cuda_half_cast *ca
     KVS_TRY(
         cast_row(stream, cast->narrow ? narrow : widen, &target, cast->source, cast->units, &row));
     row->map = map;
+    row->words = row->words && map.list == NULL;
     row->source_mapped = cast->source_mapped;
     row->target_mapped = cast->target_mapped;
     return KVS_OK;

@@ -117,6 +117,9 @@ class Ptx(unittest.TestCase):
         (move,) = self.ptx["kvs_cuda_move_kernel"].values()
         # A load and a store for each copy, two and one for each of seven sums, a store of zeros.
         self.assertEqual([15, 9], words_of_16_bytes(move))
+        (cast,) = self.ptx["kvs_cuda_cast_kernel"].values()
+        # Of a group of elements: two words of f32 to sum and two to narrow, one of halves.
+        self.assertEqual([5, 3], words_of_16_bytes(cast))
         (encode,) = self.ptx["kvs_cuda_encode_kernel"].values()
         # Two groups of a block; what is written is a quarter of that.
         self.assertEqual([2, 0], words_of_16_bytes(encode))

@@ -24,7 +24,8 @@ ARCHITECTURES = ("75", "80", "90", "100")
 REGISTERS_MAX = {"kvs_cuda_move_kernel": 48, "kvs_cuda_update_kernelIf": 80,
                  "kvs_cuda_update_kernelId": 128, "kvs_cuda_cast_kernel": 40,
                  "kvs_cuda_encode_kernel": 48, "kvs_cuda_row_kernel": 48,
-                 "kvs_cuda_measure_kernel": 80}
+                 "kvs_cuda_measure_kernelIf": 96,
+                 "kvs_cuda_measure_kernelId": 128}
 # The rules that train most models.
 REGISTERS_MAX_OF = {"sgd_f32": 40, "sgd_momentum_f32": 48, "adam_19_f32": 64, "adamw_f32": 64}
 DENSE = r"\d+kvs_cuda_%s\d+kvs_cuda_dense"
@@ -59,7 +60,7 @@ def rules():
 
 def words_of_16_bytes(text):
     """How many loads and stores of 16 bytes a kernel has."""
-    return [len(re.findall(r"\b" + verb + r"\.global(?:\.nc)?\.(?:v4\.[ufb]32|v2\.[ufb]64)\b",
+    return [len(re.findall(r"\b" + verb + r"(?:\.global)?(?:\.nc)?\.(?:v4\.[ufb]32|v2\.[ufb]64)\b",
                            text)) for verb in ("ld", "st")]
 
 
@@ -94,7 +95,8 @@ class Ptx(unittest.TestCase):
         for found, cards in ((self.ptx, 1), (self.words, len(self.architectures()) // 2)):
             self.assertEqual({"kvs_cuda_move_kernel": cards, "kvs_cuda_cast_kernel": cards,
                               "kvs_cuda_row_kernel": cards, "kvs_cuda_encode_kernel": cards,
-                              "kvs_cuda_measure_kernel": 2 * measures * cards,
+                              "kvs_cuda_measure_kernelIf": measures * cards,
+                              "kvs_cuda_measure_kernelId": measures * cards,
                               # Dense, and with a map.
                               "kvs_cuda_update_kernelIf": 2 * len(rules()) * cards,
                               "kvs_cuda_update_kernelId": 2 * len(rules()) * cards},
@@ -144,6 +146,15 @@ class Ptx(unittest.TestCase):
                         self.assertGreater(stores, 0)
                         self.assertEqual(0, stores % (1 + states), stores)
                         self.assertGreaterEqual(loads, 1 + states)
+
+    def test_a_measure_reads_words_of_16_bytes(self):
+        for kind, each in (("kvs_cuda_measure_kernelIf", 1), ("kvs_cuda_measure_kernelId", 2)):
+            for name, text in self.ptx[kind].items():
+                with self.subTest(name):
+                    loads, stores = words_of_16_bytes(text)
+                    # A quad of what it reads: the gradient at least.
+                    self.assertGreaterEqual(loads, each)
+                    self.assertEqual((0, 0), (loads % each, stores))
 
     def test_nothing_is_spilled_and_registers_leave_room_for_blocks(self):
         for kind, texts in self.words.items():

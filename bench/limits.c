@@ -51,9 +51,17 @@ static void pass_sum(float *target, const float *source, uint64_t bytes)
     kvs_bench_add(target, (const uint8_t *)source, bytes / sizeof(float));
 }
 
+/* The sum reads what was copied to the target's second half. */
+static void pass_copy_and_sum(float *target, const float *source, uint64_t bytes)
+{
+    float *copy = target + bytes / sizeof(float);
+    memcpy(copy, source, bytes);
+    kvs_bench_add(target, (const uint8_t *)copy, bytes / sizeof(float));
+}
+
 static bool time_passes(const kvs_bench_sizes *sizes, pass_function *pass, double *out)
 {
-    float *target = kvs_bench_tensor(sizes->tensor_bytes, 0);
+    float *target = kvs_bench_tensor(2 * sizes->tensor_bytes, 0);
     float *source = kvs_bench_tensor(sizes->tensor_bytes, 1);
     const bool good = target != NULL && source != NULL;
     if (good) {
@@ -67,7 +75,7 @@ static bool time_passes(const kvs_bench_sizes *sizes, pass_function *pass, doubl
     } else {
         (void)fprintf(stderr, "kvbench: no memory for two tensors; use a smaller --mib.\n");
     }
-    kvs_bench_tensor_free(target, sizes->tensor_bytes);
+    kvs_bench_tensor_free(target, 2 * sizes->tensor_bytes);
     kvs_bench_tensor_free(source, sizes->tensor_bytes);
     return good;
 }
@@ -80,6 +88,11 @@ bool kvs_bench_memcpy(const kvs_bench_sizes *sizes, double *out)
 bool kvs_bench_sum(const kvs_bench_sizes *sizes, double *out)
 {
     return time_passes(sizes, pass_sum, out);
+}
+
+bool kvs_bench_copy_and_sum(const kvs_bench_sizes *sizes, double *out)
+{
+    return time_passes(sizes, pass_copy_and_sum, out);
 }
 
 /* ------------------------------------------------------------------ TCP */

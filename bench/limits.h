@@ -10,6 +10,8 @@
 /* Bytes of the tensor a second. */
 bool kvs_bench_memcpy(const kvs_bench_sizes *sizes, double *out);
 bool kvs_bench_sum(const kvs_bench_sizes *sizes, double *out);
+bool kvs_bench_copy_and_sum(const kvs_bench_sizes *sizes,
+                            double *out); /* the whole tensor, twice */
 
 /* One process writes message_bytes at a time to a loopback TCP connection, this one receives and
  * adds them to a tensor. `cpu` receives the seconds of sender and receiver. */

@@ -17,6 +17,8 @@ typedef struct stage {
     kvs_bench_party bare_clients[WORKERS_MAX];
     kvs_bench_server servers[WORKERS_MAX];
     kvs_bench_party workers[WORKERS_MAX][WORKERS_MAX]; /* of servers[i]: i + 1 of them */
+    kvs_bench_server sharing_server;
+    kvs_bench_party sharing_worker;
 } stage;
 
 static const kvs_bench_row rows[] = {
@@ -29,6 +31,9 @@ static const kvs_bench_row rows[] = {
     {.name = "push", .workers = 2, .verb = KVS_BENCH_PUSH},
     {.name = "pull", .workers = 2, .verb = KVS_BENCH_PULL},
     {.name = "pushpull", .workers = 2, .verb = KVS_BENCH_PUSHPULL},
+    {.name = "push where it lies", .workers = 1, .shared = true, .verb = KVS_BENCH_PUSH},
+    {.name = "push of a copy", .workers = 1, .shared = true, .verb = KVS_BENCH_PUSH_COPIED},
+    {.name = "pull", .workers = 1, .shared = true, .verb = KVS_BENCH_PULL},
     {.name = "push, keys in one list", .workers = 1, .small = true, .verb = KVS_BENCH_SMALL_LIST},
     {.name = "push, a call for each key",
      .workers = 1,
@@ -72,7 +77,7 @@ static bool start_ours(stage *s, uint32_t count)
 {
     kvs_bench_ours ours = {.sizes = s->plan->sizes};
     kvs_bench_server *server = &s->servers[count - 1];
-    if (!kvs_bench_server_start(s->plan->server, count, server)) {
+    if (!kvs_bench_server_start(s->plan->server, count, false, server)) {
         return false;
     }
     (void)snprintf(ours.address, sizeof ours.address, "%s", server->address);
@@ -90,6 +95,17 @@ static bool start_ours(stage *s, uint32_t count)
     return true;
 }
 
+static bool start_sharing(stage *s)
+{
+    kvs_bench_ours ours = {.sizes = s->plan->sizes, .shared = true};
+    if (!kvs_bench_server_start(s->plan->server, 1, true, &s->sharing_server)) {
+        return false;
+    }
+    (void)snprintf(ours.address, sizeof ours.address, "%s", s->sharing_server.address);
+    return kvs_bench_party_start(kvs_bench_ours_worker(), &ours, &s->sharing_worker) &&
+           kvs_bench_party_ready(&s->sharing_worker);
+}
+
 static bool start_stage(stage *s)
 {
     say(s, "starts the bare stream");
@@ -97,6 +113,10 @@ static bool start_stage(stage *s)
     for (uint32_t count = 1; good && s->plan->server != NULL && count <= WORKERS_MAX; count++) {
         say(s, count == 1 ? "starts kvstored for one worker" : "starts kvstored for two workers");
         good = start_ours(s, count);
+    }
+    if (good && s->plan->server != NULL) {
+        say(s, "starts kvstored for a worker that shares its memory");
+        good = start_sharing(s);
     }
     return good;
 }
@@ -111,6 +131,8 @@ static bool stop_stage(stage *s)
         }
         good = kvs_bench_server_stop(&s->servers[i]) && good;
     }
+    kvs_bench_party_stop(&s->sharing_worker);
+    good = kvs_bench_server_stop(&s->sharing_server) && good;
     kvs_bench_party_stop(&s->bare_server);
     return good;
 }
@@ -175,11 +197,29 @@ static bool measure_limit(const stage *s, kvs_bench_row *row)
     return good;
 }
 
+/* What one thread does with the same bytes. */
+static bool measure_memory(const stage *s, kvs_bench_row *row)
+{
+    const kvs_bench_sizes *sizes = &s->plan->sizes;
+    double rate = 0;
+    bool good = row->verb == KVS_BENCH_PUSH          ? kvs_bench_sum(sizes, &rate)
+                : row->verb == KVS_BENCH_PUSH_COPIED ? kvs_bench_copy_and_sum(sizes, &rate)
+                                                     : kvs_bench_memcpy(sizes, &rate);
+    add_sample(&row->bare, rate / 1e9, 0, 0, 0);
+    return good;
+}
+
 static bool measure_row(stage *s, kvs_bench_row *row)
 {
     const kvs_bench_order order = {row->verb, s->plan->sizes};
     if (row->workers == 0) {
         return measure_limit(s, row);
+    }
+    if (row->shared) {
+        return measure_memory(s, row) &&
+               (s->plan->server == NULL ||
+                measure_parties(&s->sharing_worker, 1, s->sharing_server.process, &order, false,
+                                &row->ours));
     }
     return measure_parties(s->bare_clients, row->workers, s->bare_server.process, &order,
                            row->small, &row->bare) &&

@@ -26,6 +26,7 @@ typedef struct kvs_bench_series {
 typedef struct kvs_bench_row {
     const char *name;
     uint32_t workers; /* 0: a limit of the machine, with `bare` only */
+    bool shared;      /* by memory of the server's; `bare` is what the machine does with it */
     bool small;       /* keys of small_bytes: thousands a second; else GB a second */
     kvs_bench_verb verb;
     kvs_bench_series bare;

@@ -16,6 +16,7 @@ typedef struct worker {
     uint32_t small_keys;
     float *gradient, *value;
     uint64_t bytes; /* of each of the two */
+    bool shared;    /* the gradient */
     kv_key tensor_key;
     kv_array tensor_gradient, tensor_value;
     kv_key *keys; /* the small ones */
@@ -26,7 +27,11 @@ static void close_worker(void *context)
 {
     worker *w = context;
     (void)kv_close(w->kv);
-    kvs_bench_tensor_free(w->gradient, w->bytes);
+    if (w->shared) {
+        kv_dealloc(w->gradient);
+    } else {
+        kvs_bench_tensor_free(w->gradient, w->bytes);
+    }
     kvs_bench_tensor_free(w->value, w->bytes);
     free(w->keys);
     free(w->gradients);
@@ -80,6 +85,22 @@ static bool make_keys(worker *w, char *error, uint32_t error_bytes)
     return status == 0; /* the names stay as long as the process */
 }
 
+/* The gradient's memory becomes the server's too. It stays as long as the process. */
+static bool share_gradient(worker *w, char *error, uint32_t error_bytes)
+{
+    void *shared = NULL;
+    if (kv_alloc(w->kv, w->bytes, &shared) != 0) {
+        (void)snprintf(error, error_bytes, "%s", kv_last_error(w->kv));
+        return false;
+    }
+    memcpy(shared, w->gradient, w->bytes);
+    kvs_bench_tensor_free(w->gradient, w->bytes);
+    w->gradient = shared;
+    w->tensor_gradient.data = shared;
+    w->shared = true;
+    return true;
+}
+
 static void *open_worker(const void *argument, char *error, uint32_t error_bytes)
 {
     const kvs_bench_ours *ours = argument;
@@ -92,6 +113,7 @@ static void *open_worker(const void *argument, char *error, uint32_t error_bytes
     kv_options_init(&options);
     options.rank = ours->rank;
     if (kv_create("dist_sync", ours->address, &options, &w->kv, error, error_bytes) != 0 ||
+        (ours->shared && !share_gradient(w, error, error_bytes)) ||
         !make_keys(w, error, error_bytes)) {
         return NULL;
     }
@@ -103,6 +125,8 @@ static kv_status start_tensor(worker *w, kvs_bench_verb verb)
     switch (verb) {
     case KVS_BENCH_PUSH:
         return kv_push(w->kv, &w->tensor_key, &w->tensor_gradient, NULL, 1, 0, KV_BORROW, NULL);
+    case KVS_BENCH_PUSH_COPIED:
+        return kv_push(w->kv, &w->tensor_key, &w->tensor_value, NULL, 1, 0, 0, NULL);
     case KVS_BENCH_PULL:
         return kv_pull(w->kv, &w->tensor_key, &w->tensor_value, NULL, 1, 0, NULL);
     default:

@@ -11,6 +11,7 @@
 typedef struct kvs_bench_ours {
     char address[128];
     uint32_t rank;
+    bool shared; /* its gradients lie in memory of the server's */
     kvs_bench_sizes sizes;
 } kvs_bench_ours;
 
@@ -25,7 +26,9 @@ typedef struct kvs_bench_server {
     char address[128];
 } kvs_bench_server;
 
-bool kvs_bench_server_start(const char *program, uint32_t workers, kvs_bench_server *out);
+/* `shared`: at a Unix socket, with memory for the workers. */
+bool kvs_bench_server_start(const char *program, uint32_t workers, bool shared,
+                            kvs_bench_server *out);
 /* SIGTERM; false when it did not end with exit code 0. */
 bool kvs_bench_server_stop(kvs_bench_server *server);
 

@@ -17,6 +17,7 @@ typedef enum kvs_bench_verb {
     KVS_BENCH_PUSH, /* the tensor, `repeats` times */
     KVS_BENCH_PULL,
     KVS_BENCH_PUSHPULL,
+    KVS_BENCH_PUSH_COPIED,  /* as push, of memory that may change once the call has returned */
     KVS_BENCH_SMALL_LIST,   /* all small keys in one call */
     KVS_BENCH_SMALL_QUEUED, /* a call for each small key, one wait */
     KVS_BENCH_SMALL_ALONE   /* a call and a wait for each small key */

@@ -104,19 +104,19 @@ static void print_series(const kvs_bench_series *series)
                  summarise(series->server_cpu, series->count).median);
 }
 
-static void print_head(const char *title, const char *unit, bool ours)
+static void print_head(const char *title, const char *unit, const char *bare, bool ours)
 {
-    (void)printf("\n%-36s  %-31s", title, ours ? "bare stream" : unit);
+    (void)printf("\n%-36s  %-31s", title, ours ? bare : unit);
     (void)printf(ours ? "   %-31s  ratio\n" : "\n", "kvstored");
     (void)printf("%-36s  %s\n", ours ? unit : "", "median [lowest-highest], CPU client/server");
 }
 
-static void print_rows(const kvs_bench_results *results, bool small, bool ours)
+static void print_rows(const kvs_bench_results *results, bool small, bool shared, bool ours)
 {
     for (uint32_t i = 0; i < results->rows_count; i++) {
         const kvs_bench_row *row = &results->rows[i];
         char name[64];
-        if (row->workers == 0 || row->small != small) {
+        if (row->workers == 0 || row->small != small || row->shared != shared) {
             continue;
         }
         (void)snprintf(name, sizeof name, "%s, %u worker%s", row->name, row->workers,
@@ -155,7 +155,7 @@ void kvs_bench_print(const kvs_bench_plan *plan, const kvs_bench_results *result
     if (results->load > BUSY_LOAD_OF_A_CORE * (double)m.cores) {
         (void)printf("note      the machine was busy with something else: compare no numbers\n");
     }
-    print_head("limits of the machine", "GB/s, CPU in s for a GB", false);
+    print_head("limits of the machine", "GB/s, CPU in s for a GB", "", false);
     for (uint32_t i = 0; i < results->rows_count; i++) {
         const kvs_bench_row *row = &results->rows[i];
         if (row->workers == 0) {
@@ -165,10 +165,12 @@ void kvs_bench_print(const kvs_bench_plan *plan, const kvs_bench_results *result
         }
     }
     const bool ours = plan->server != NULL;
-    print_head("a tensor", "GB/s, CPU in s for a GB", ours);
-    print_rows(results, false, ours);
-    print_head("small keys", "1000 keys/s, CPU in us for a key", ours);
-    print_rows(results, true, ours);
+    print_head("a tensor", "GB/s, CPU in s for a GB", "bare stream", ours);
+    print_rows(results, false, false, ours);
+    print_head("a tensor, memory shared", "GB/s, CPU in s for a GB", "one thread in memory", ours);
+    print_rows(results, false, true, ours);
+    print_head("small keys", "1000 keys/s, CPU in us for a key", "bare stream", ours);
+    print_rows(results, true, false, ours);
 }
 
 /* ------------------------------------------------------------------ for scripts */
@@ -196,6 +198,7 @@ static json_t *row_json(const kvs_bench_row *row, bool ours)
         return out;
     }
     (void)json_object_set_new(out, "workers", json_integer(row->workers));
+    (void)json_object_set_new(out, "shared", json_boolean(row->shared));
     (void)json_object_set_new(out, "bare", series_json(&row->bare));
     if (ours) {
         (void)json_object_set_new(out, "kvstored", series_json(&row->ours));

@@ -220,7 +220,7 @@ static bool measure_server(stage *s)
     kvs_bench_server server;
     kv_store *kv = NULL;
     char error[256];
-    if (!kvs_bench_server_start(s->plan->server, 1, &server)) {
+    if (!kvs_bench_server_start(s->plan->server, 1, false, &server)) {
         return false;
     }
     bool good = kv_create("dist_sync", server.address, NULL, &kv, error, sizeof error) == 0;

@@ -36,14 +36,20 @@ static bool read_address(const char *path, char *out, size_t out_bytes)
     return out[0] != '\0';
 }
 
-static void run_server(const char *program, uint32_t workers, const char *file)
+static void socket_path(const kvs_bench_server *server, char out[PATH_BYTES])
+{
+    (void)snprintf(out, PATH_BYTES, "%s/socket", server->folder);
+}
+
+static void run_server(const char *program, uint32_t workers, const char *file, const char *socket)
 {
     char count[16];
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)snprintf(count, sizeof count, "%u", workers);
     execlp(program, program, "--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
            "--address-file", file, "--store-type", "dist_sync", "--num-workers", count,
-           "--log-level", "warn", "--drain-delay", "0s", (char *)NULL);
+           "--log-level", "warn", "--drain-delay", "0s", "--unix-socket", socket,
+           "--allow-client-shm=true", (char *)NULL);
     (void)fprintf(stderr, "kvbench: cannot start %s: %s. Name it by --server.\n", program,
                   strerror(errno));
     _exit(127);
@@ -57,23 +63,31 @@ static void remove_folder(const kvs_bench_server *server)
     (void)rmdir(server->folder);
 }
 
-bool kvs_bench_server_start(const char *program, uint32_t workers, kvs_bench_server *out)
+bool kvs_bench_server_start(const char *program, uint32_t workers, bool shared,
+                            kvs_bench_server *out)
 {
     kvs_bench_server server = {.folder = "/tmp/kvbench.XXXXXX"};
     char file[PATH_BYTES];
+    char socket[PATH_BYTES] = "";
     if (mkdtemp(server.folder) == NULL) {
         perror("kvbench: a folder in /tmp");
         return false;
     }
     (void)snprintf(file, sizeof file, "%s/address", server.folder);
+    if (shared) {
+        socket_path(&server, socket);
+    }
     (void)fflush(NULL);
     server.process = fork();
     if (server.process == 0) {
-        run_server(program, workers, file);
+        run_server(program, workers, file, socket);
     }
     const struct timespec pause = {.tv_nsec = 1000000000 / POLLS_PER_SECOND};
     for (int i = 0; server.process > 0 && i < START_SECONDS * POLLS_PER_SECOND; i++) {
         if (read_address(file, server.address, sizeof server.address)) {
+            if (shared) {
+                (void)snprintf(server.address, sizeof server.address, "unix:%s", socket);
+            }
             *out = server;
             return true;
         }

@@ -2,6 +2,7 @@
 
 #include "cuda/encodes.cuh"
 #include "cuda/measures.cuh"
+#include "cuda/scans.cuh"
 #include "cuda/stream.cuh"
 
 #include <stdio.h>
@@ -76,6 +77,7 @@ static const kvs_backend_table table = {
     kvs_cuda_stream_accumulate,
     kvs_cuda_stream_apply,
     kvs_cuda_stream_measure,
+    kvs_cuda_stream_scan,
     kvs_cuda_stream_encode,
     alloc_host,
     kvs_cuda_stream_download,

@@ -275,8 +275,7 @@ static void measure_row(kvs_stream *stream, kvs_cuda_measure<Real> *row,
     kvs_cuda_add_tiles(stream, row->bytes);
 }
 
-/* Sends what is measured down, to be there once the stream has been waited for. */
-static kvs_status send_down(kvs_stream *stream, uint32_t from)
+kvs_status kvs_cuda_measures_send(kvs_stream *stream, uint32_t from)
 {
     size_t bytes = (stream->partials - from) * sizeof(double);
     KVS_TRY(kvs_cuda_launch(stream));
@@ -298,6 +297,9 @@ void kvs_cuda_measures_add(kvs_stream *stream)
     for (uint32_t i = 0; i < stream->measured_count; i++) {
         const kvs_cuda_measured *measured = &stream->measured[i];
         const double *partial = stream->partial_host + measured->place;
+        for (uint32_t b = 0; measured->changed != NULL && b < measured->blocks; b++) {
+            measured->changed[b] = partial[b] != 0;
+        }
         for (unsigned k = 0; k < measured->count; k++) {
             for (uint32_t b = 0; b < measured->blocks; b++) {
                 measured->sums[k] += partial[k * measured->blocks + b];
@@ -308,20 +310,27 @@ void kvs_cuda_measures_add(kvs_stream *stream)
     stream->partials = 0;
 }
 
-/* One piece of an item; waits when there is no room for its sums. */
+kvs_status kvs_cuda_measures_room(kvs_stream *stream, uint32_t partials, uint32_t *from)
+{
+    if (stream->measured_count == KVS_CUDA_MEASURED_MAX ||
+        stream->partials + partials > KVS_CUDA_PARTIALS_MAX) {
+        KVS_TRY(kvs_cuda_measures_send(stream, *from));
+        KVS_TRY(kvs_cuda_stream_sync(stream));
+        *from = 0;
+    }
+    return KVS_OK;
+}
+
+/* One piece of an item. */
 static kvs_status add_piece(kvs_stream *stream, const kvs_measure_item *item, uint64_t first,
                             uint64_t elements, uint32_t *from)
 {
     kvs_cuda_measured measured;
     measured.sums = item->sums;
+    measured.changed = NULL;
     measured.count = kvs_measure_form_of(item->measure).sums;
     measured.blocks = (uint32_t)((elements + KVS_MEASURE_BLOCK - 1) / KVS_MEASURE_BLOCK);
-    if (stream->measured_count == KVS_CUDA_MEASURED_MAX ||
-        stream->partials + measured.count * measured.blocks > KVS_CUDA_PARTIALS_MAX) {
-        KVS_TRY(send_down(stream, *from));
-        KVS_TRY(kvs_cuda_stream_sync(stream));
-        *from = 0;
-    }
+    KVS_TRY(kvs_cuda_measures_room(stream, measured.count * measured.blocks, from));
     measured.place = stream->partials;
     if (item->dtype == KVS_F64) {
         KVS_TRY(kvs_cuda_make_row(stream, &f64_rows[item->measure]));
@@ -357,5 +366,5 @@ kvs_status kvs_cuda_stream_measure(kvs_stream *stream, const kvs_measure_item *i
             KVS_TRY(add_piece(stream, &items[i], first, left < piece ? left : piece, &from));
         }
     }
-    return send_down(stream, from);
+    return kvs_cuda_measures_send(stream, from);
 }

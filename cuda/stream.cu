@@ -8,6 +8,7 @@
 #include "cuda/move_kernel.cuh"
 #include "cuda/row_rules.cuh"
 #include "cuda/rows.cuh"
+#include "cuda/scans.cuh"
 #include "cuda/updates.cuh"
 
 #include <stdlib.h>
@@ -43,6 +44,9 @@ cudaError_t kvs_cuda_kernels_load(void)
     }
     if (error == cudaSuccess) {
         error = kvs_cuda_row_rules_load();
+    }
+    if (error == cudaSuccess) {
+        error = kvs_cuda_scans_load();
     }
     if (error == cudaSuccess) {
         error = kvs_cuda_encodes_load();

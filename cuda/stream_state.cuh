@@ -39,7 +39,8 @@ typedef struct kvs_cuda_scratch {
 #define KVS_CUDA_PARTIALS_MAX 16384u
 typedef struct kvs_cuda_measured {
     double *sums;
-    uint32_t place; /* of its partial sums */
+    uint8_t *changed; /* of a scan: a block each, instead of sums; or NULL */
+    uint32_t place;   /* of its partial sums */
     uint32_t blocks;
     uint32_t count; /* of sums */
 } kvs_cuda_measured;

@@ -141,6 +141,18 @@ typedef struct kvs_encode_item {
     uint64_t elements; /* of a run */
 } kvs_encode_item;
 
+/* Bytes that a scan looks at together. */
+#define KVS_SCAN_BLOCK_BYTES ((size_t)2048)
+
+/* changed[i] := 1 where block i of a and b differs in any bit, else 0; the last block may be
+ * shorter. What a value has become since a version of it that is kept. */
+typedef struct kvs_scan_item {
+    const kvs_memory *a;
+    const kvs_memory *b;
+    size_t bytes;
+    uint8_t *changed; /* on the host: one a block, which hold once sync has returned */
+} kvs_scan_item;
+
 typedef struct kvs_backend_table {
     kvs_status (*open_stream)(kvs_backend *backend, kvs_stream **out) KVS_MUST_CHECK;
     void (*close_stream)(kvs_backend *backend, kvs_stream *stream);
@@ -154,6 +166,7 @@ typedef struct kvs_backend_table {
                         size_t count) KVS_MUST_CHECK;
     kvs_status (*measure)(kvs_stream *stream, const kvs_measure_item *items,
                           size_t count) KVS_MUST_CHECK;
+    kvs_status (*scan)(kvs_stream *stream, const kvs_scan_item *items, size_t count) KVS_MUST_CHECK;
     kvs_status (*encode)(kvs_stream *stream, const kvs_encode_item *items,
                          size_t count) KVS_MUST_CHECK;
     /* Makes room for a download: memory->host is set. KVS_NO_MEMORY changes nothing. */

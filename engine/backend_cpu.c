@@ -393,6 +393,23 @@ static kvs_status measure_batch(kvs_stream *stream, const kvs_measure_item *item
     return KVS_OK;
 }
 
+static kvs_status scan_batch(kvs_stream *stream, const kvs_scan_item *items, size_t count)
+{
+    (void)stream;
+    for (size_t i = 0; i < count; i++) {
+        const kvs_scan_item *item = &items[i];
+        check_room(item->a, item->bytes);
+        check_room(item->b, item->bytes);
+        for (size_t at = 0; at < item->bytes; at += KVS_SCAN_BLOCK_BYTES) {
+            size_t left = item->bytes - at;
+            item->changed[at / KVS_SCAN_BLOCK_BYTES] =
+                memcmp((const uint8_t *)item->a->data + at, (const uint8_t *)item->b->data + at,
+                       left < KVS_SCAN_BLOCK_BYTES ? left : KVS_SCAN_BLOCK_BYTES) != 0;
+        }
+    }
+    return KVS_OK;
+}
+
 /* ------------------------------------------------------------------ open and close */
 
 static bool runs_always(void)
@@ -498,6 +515,7 @@ static const kvs_backend_table table = {
     .accumulate = accumulate_batch,
     .apply = apply_batch,
     .measure = measure_batch,
+    .scan = scan_batch,
     .encode = encode_batch,
     .alloc_host = alloc_host,
     .download = download_memory,

@@ -279,9 +279,9 @@ int kvs_contract_main(const kvs_contract_row *row)
     struct CMUnitTest all[64];
     size_t count = 0;
     kvs_contract_tests parts[] = {
-        kvs_contract_memory_tests(),  kvs_contract_sum_tests(),      kvs_contract_rule_tests(),
-        kvs_contract_half_tests(),    kvs_contract_codec_tests(),    kvs_contract_rows_tests(),
-        kvs_contract_measure_tests(), kvs_contract_row_rule_tests(),
+        kvs_contract_memory_tests(),  kvs_contract_sum_tests(),   kvs_contract_rule_tests(),
+        kvs_contract_half_tests(),    kvs_contract_codec_tests(), kvs_contract_rows_tests(),
+        kvs_contract_measure_tests(), kvs_contract_scan_tests(),  kvs_contract_row_rule_tests(),
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         for (size_t j = 0; j < parts[i].count; j++) {

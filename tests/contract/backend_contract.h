@@ -107,6 +107,7 @@ kvs_contract_tests kvs_contract_codec_tests(void);
 kvs_contract_tests kvs_contract_rows_tests(void);
 kvs_contract_tests kvs_contract_row_rule_tests(void);
 kvs_contract_tests kvs_contract_measure_tests(void);
+kvs_contract_tests kvs_contract_scan_tests(void);
 
 #ifdef __cplusplus
 }

@@ -24,12 +24,14 @@ ARCHITECTURES = ("75", "80", "90", "100")
 REGISTERS_MAX = {"kvs_cuda_move_kernel": 48, "kvs_cuda_update_kernelIf": 80,
                  "kvs_cuda_update_kernelId": 128, "kvs_cuda_cast_kernel": 40,
                  "kvs_cuda_encode_kernel": 48, "kvs_cuda_row_kernel": 48,
+                 "kvs_cuda_scan_kernel": 48,
                  "kvs_cuda_measure_kernelIf": 96,
-                 "kvs_cuda_measure_kernelId": 128}
+                 "kvs_cuda_measure_kernelId": 128,
+                 "kvs_cuda_row_rule_kernelIf": 80, "kvs_cuda_row_rule_kernelId": 128}
 # The rules that train most models.
 REGISTERS_MAX_OF = {"sgd_f32": 40, "sgd_momentum_f32": 48, "adam_19_f32": 64, "adamw_f32": 64}
 DENSE = r"\d+kvs_cuda_%s\d+kvs_cuda_dense"
-SOURCES = ("stream", "casts", "encodes", "rows", "updates", "measures")
+SOURCES = ("stream", "casts", "encodes", "rows", "row_rules", "scans", "updates", "measures")
 
 
 def nvcc(*arguments):
@@ -97,6 +99,9 @@ class Ptx(unittest.TestCase):
                               "kvs_cuda_row_kernel": cards, "kvs_cuda_encode_kernel": cards,
                               "kvs_cuda_measure_kernelIf": measures * cards,
                               "kvs_cuda_measure_kernelId": measures * cards,
+                              "kvs_cuda_scan_kernel": cards,
+                              "kvs_cuda_row_rule_kernelIf": 2 * cards,
+                              "kvs_cuda_row_rule_kernelId": 2 * cards,
                               # Dense, and with a map.
                               "kvs_cuda_update_kernelIf": 2 * len(rules()) * cards,
                               "kvs_cuda_update_kernelId": 2 * len(rules()) * cards},
@@ -126,6 +131,10 @@ class Ptx(unittest.TestCase):
         # Two groups of a block; what is written is a quarter of that.
         self.assertEqual([2, 0], words_of_16_bytes(encode))
         self.assertEqual(2, len(re.findall(r"\bst\.global\.u32\b", encode)))
+        (scan,) = self.ptx["kvs_cuda_scan_kernel"].values()
+        loads, stores = words_of_16_bytes(scan)  # of both, as often as the loop is unrolled
+        self.assertGreater(loads, 0)
+        self.assertEqual((0, 0), (loads % 2, stores))
         (row,) = self.ptx["kvs_cuda_row_kernel"].values()
         for count in words_of_16_bytes(row):
             self.assertGreater(count, 0)

@@ -1,8 +1,9 @@
-/* Rights, pools and sessions with real threads: exact under TSan, since no gRPC is linked. */
+/* Rights, pools and sessions with real threads: exact under TSan, since no gRPC is linked. What a
+ * server does but for its doors, on the CPU and on the stand-in for a card. */
 #include "base/check.h"
 #include "base/log.h"
-#include "engine/backend_cpu.h"
 #include "engine/engine.h"
+#include "tests/unit/engine/threads_backend.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -14,7 +15,6 @@
 #include <cmocka.h>
 
 #define WORKERS 4
-#define ROUNDS 200
 #define KEYS 3
 #define ELEMENTS 11
 #define PART 4
@@ -201,7 +201,7 @@ static void fill(step *s, worker *w)
 static void *work(void *argument)
 {
     worker *w = argument;
-    for (int round = 1; round <= ROUNDS; round++) {
+    for (uint64_t round = 1; round <= threads_on.rounds; round++) {
         step *s = calloc(1, sizeof *s);
         KVS_CHECK(s != NULL);
         s->task.run = run_step;
@@ -285,7 +285,7 @@ static void run_workers(const char *type, const char *rule)
     pthread_t threads[WORKERS];
     memset(workers, 0, sizeof workers);
     kvs_log_set_quiet(1);
-    assert_int_equal(kvs_backend_cpu_open(NULL, &backend, &problem), KVS_OK);
+    assert_int_equal(threads_on.open(&backend, &problem), KVS_OK);
     kvs_engine_options options = {
         .backend = backend, .shards = 3, .epoch = 1, .part_elements = PART};
     assert_int_equal(kvs_engine_open(&options, &engine), KVS_OK);
@@ -313,7 +313,7 @@ static void run_workers(const char *type, const char *rule)
     for (int i = 0; i < WORKERS; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
         assert_int_equal(workers[i].refused, 0);
-        assert_int_equal(workers[i].values, ROUNDS * KEYS * PARTS);
+        assert_int_equal(workers[i].values, threads_on.rounds * KEYS * PARTS);
     }
     for (int i = 0; i < WORKERS; i++) {
         kvs_session_unref(workers[i].session);

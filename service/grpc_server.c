@@ -57,6 +57,17 @@ static void adopt(void *context, int fd)
     kvs_rpc_adopt(server->rpc, fd);
 }
 
+static uint64_t served(void *context)
+{
+    return kvs_rpc_served(((kvs_grpc_server *)context)->rpc);
+}
+
+static void found_dead(void *context)
+{
+    const kvs_grpc_server *server = context;
+    server->options.listener_dead(server->options.context);
+}
+
 static void gather_methods(kvs_grpc_server *server)
 {
     const kvs_method *const *const tables[] = {
@@ -110,8 +121,9 @@ static kvs_status start(kvs_grpc_server *server, kvs_problem *problem)
     kvs_selfprobe_options probe = {
         .address = address[0] != '\0' ? address : kvs_listener_unix_path(server->listener),
         .listener = server->listener,
-        .dead = options->listener_dead,
-        .context = options->context,
+        .served = served,
+        .dead = found_dead,
+        .context = server,
     };
     status = kvs_selfprobe_open(&probe, &server->probe);
     if (status != KVS_OK) {

@@ -59,7 +59,8 @@ typedef struct kvs_poller {
      * comes first; or if it never is, the old ones at the next tick. */
     kvs_call *halves, *old_halves;
     pthread_mutex_t lock;
-    kvs_call *dead; /* no reference is left */
+    kvs_call *dead;          /* no reference is left */
+    _Atomic uint64_t served; /* events; this thread alone counts */
 } kvs_poller;
 
 /* A call that is asked for. */
@@ -843,6 +844,7 @@ static void *poll_loop(void *argument)
         if (event.type == GRPC_OP_COMPLETE) {
             TAG_ACQUIRE(event.tag);
             dispatch(event.tag, event.success != 0, now_ns);
+            (void)atomic_fetch_add_explicit(&poller->served, 1, memory_order_relaxed);
         }
         bury(poller);
         bool due = poller->index == 0 && now_ns >= rpc->next_tick_ns;
@@ -1039,6 +1041,15 @@ bool kvs_rpc_close(kvs_rpc *rpc, uint64_t deadline_ns)
     free(rpc);
     grpc_shutdown_blocking();
     return true;
+}
+
+uint64_t kvs_rpc_served(const kvs_rpc *rpc)
+{
+    uint64_t served = 0;
+    for (uint32_t i = 0; i < rpc->options.threads; i++) {
+        served += atomic_load_explicit(&rpc->pollers[i].served, memory_order_relaxed);
+    }
+    return served;
 }
 
 const char *kvs_rpc_core_version(void)

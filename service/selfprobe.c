@@ -17,7 +17,10 @@
 
 #define INTERVAL_DEFAULT_NS (5 * KVS_SECOND)
 #define PATIENCE_DEFAULT_NS (3 * KVS_SECOND)
-#define FAILURES_MAX 3u
+/* Of so many doubts in a row the door is dead: three times silent, or slow for two minutes. */
+#define DOUBTS_MAX 18u
+#define DOUBTS_SILENT 6u
+#define DOUBTS_SLOW 1u
 
 /* The preface and an empty SETTINGS; a call of Health.Check with these headers on stream 1
  * (RFC 7541: static table, literals without indexing); an empty message that ends the stream. */
@@ -39,7 +42,7 @@ _Static_assert(HEADERS_BYTES == 0x4b, "the length of the HEADERS frame");
 #define FRAME_HEAD_BYTES 9u
 #define FRAME_DATA 0u
 
-typedef enum verdict { ALIVE, SILENT, UNKNOWN } verdict;
+typedef enum verdict { ALIVE, SLOW, SILENT, UNKNOWN } verdict;
 
 struct kvs_selfprobe {
     kvs_selfprobe_options options;
@@ -111,7 +114,13 @@ static bool answered(int fd, uint64_t end_ns)
     return false;
 }
 
-static verdict probe_once(const kvs_selfprobe *probe)
+static uint64_t count_served(const kvs_selfprobe *probe)
+{
+    return probe->options.served == NULL ? 0 : probe->options.served(probe->options.context);
+}
+
+/* `served`: as it was at the probe before. */
+static verdict probe_once(const kvs_selfprobe *probe, uint64_t served)
 {
     kvs_listener_statistics before;
     kvs_listener_statistics after;
@@ -128,7 +137,10 @@ static verdict probe_once(const kvs_selfprobe *probe)
     if (alive) {
         return ALIVE;
     }
-    return after.refused != before.refused ? UNKNOWN : SILENT;
+    if (after.refused != before.refused) {
+        return UNKNOWN;
+    }
+    return after.accepted != before.accepted && count_served(probe) != served ? SLOW : SILENT;
 }
 
 /* False: it is closing. */
@@ -150,20 +162,26 @@ static bool pause_between(kvs_selfprobe *probe)
 
 static void *probe_loop(void *argument)
 {
+    static const uint32_t doubts_of[] = {[SLOW] = DOUBTS_SLOW, [SILENT] = DOUBTS_SILENT};
     kvs_selfprobe *probe = argument;
-    uint32_t in_a_row = 0;
+    uint64_t served = count_served(probe);
+    uint32_t doubts = 0;
+    bool told = false;
     do {
-        verdict found = probe_once(probe);
+        verdict found = probe_once(probe, served);
+        served = count_served(probe);
         if (found == UNKNOWN) {
             continue;
         }
         atomic_store_explicit(&probe->healthy, found == ALIVE, memory_order_relaxed);
-        in_a_row = found == ALIVE ? 0 : in_a_row + 1;
-        if (found == SILENT) {
+        doubts = found == ALIVE ? 0 : doubts + doubts_of[found];
+        if (found != ALIVE) {
             atomic_fetch_add_explicit(&probe->failures, 1, memory_order_relaxed);
-            kvs_log(KVS_LOG_WARN, "selfprobe_failed", "in_a_row=%u", in_a_row);
+            kvs_log(KVS_LOG_WARN, "selfprobe_failed", "slow=%d doubts=%u of=%u", found == SLOW,
+                    doubts, DOUBTS_MAX);
         }
-        if (in_a_row == FAILURES_MAX) {
+        if (doubts >= DOUBTS_MAX && !told) {
+            told = true;
             kvs_log(KVS_LOG_ERROR, "listener_dead", "address=%s", probe->address);
             probe->options.dead(probe->options.context);
         }

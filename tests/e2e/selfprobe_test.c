@@ -29,6 +29,7 @@ typedef struct kvs_door_stub {
     int held[64];
     _Atomic int held_count;
     _Atomic int dead;
+    _Atomic uint64_t served; /* of a busy door: more each time that somebody asks */
 } kvs_door_stub;
 
 static void adopt(void *context, int fd)
@@ -51,7 +52,13 @@ static void found_dead(void *context)
     door->dead++;
 }
 
-static void open_door(kvs_door_stub *door)
+static uint64_t served(void *context)
+{
+    kvs_door_stub *door = context;
+    return ++door->served;
+}
+
+static void open_door_that(kvs_door_stub *door, uint64_t (*serves)(void *context))
 {
     kvs_problem problem;
     kvs_listener_options listener = {.address = "127.0.0.1:0",
@@ -63,9 +70,15 @@ static void open_door(kvs_door_stub *door)
                                    .listener = door->listener,
                                    .interval_ns = 20 * KVS_MS,
                                    .patience_ns = 100 * KVS_MS,
+                                   .served = serves,
                                    .dead = found_dead,
                                    .context = door};
     assert_int_equal(kvs_selfprobe_open(&probe, &door->probe), KVS_OK);
+}
+
+static void open_door(kvs_door_stub *door)
+{
+    open_door_that(door, NULL);
 }
 
 static void close_door(kvs_door_stub *door)
@@ -129,6 +142,21 @@ static void a_door_that_hangs_up_is_found_dead_once(void **state)
     kvs_door_stub door = {.closes = true};
     open_door(&door);
     assert_true(wait_until(has_failed_often, &door));
+    close_door(&door);
+    assert_int_equal(door.dead, 1);
+}
+
+/* It takes connections and serves others: of a silent one six failures would be the end. */
+static void a_door_that_is_slow_has_more_time(void **state)
+{
+    (void)state;
+    kvs_door_stub door = {.closes = true};
+    open_door_that(&door, served);
+    assert_true(wait_until(has_failed_often, &door));
+    assert_int_equal(door.dead, 0);
+    assert_false(kvs_selfprobe_healthy(door.probe));
+    assert_true(wait_until(is_dead, &door));
+    assert_true(kvs_selfprobe_failures(door.probe) >= 18);
     close_door(&door);
     assert_int_equal(door.dead, 1);
 }
@@ -199,6 +227,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_door_that_never_answers_is_found_dead_once),
         cmocka_unit_test(a_door_that_hangs_up_is_found_dead_once),
+        cmocka_unit_test(a_door_that_is_slow_has_more_time),
         cmocka_unit_test(settings_alone_are_no_answer),
         cmocka_unit_test(an_answer_behind_other_frames_is_an_answer),
         cmocka_unit_test(a_door_that_is_full_is_not_dead),

@@ -13,8 +13,19 @@ static const char *const methods[KVS_FLOW_COUNT] = {
 
 /* ------------------------------------------------------------------ what is ready */
 
+/* Is it for an earlier round than the other? A push that comes to the server before its round keeps
+ * its credit until those before have closed. Were it sent first for its priority, workers with
+ * little credit could spend it on rounds that wait for what each of them has no credit to send. */
+static bool is_of_earlier(const kvs_item *a, const kvs_item *b)
+{
+    return a->flow != KVS_FLOW_PULL && b->flow != KVS_FLOW_PULL && a->key->pushes < b->key->pushes;
+}
+
 static bool goes_before(const kvs_item *a, const kvs_item *b)
 {
+    if (is_of_earlier(a, b) || is_of_earlier(b, a)) {
+        return is_of_earlier(a, b);
+    }
     int priority_a = a->request->priority;
     int priority_b = b->request->priority;
     return priority_a != priority_b ? priority_a > priority_b : a->order < b->order;
@@ -110,6 +121,7 @@ kvs_status kvs_item_queue(kvs_dist *dist, kvs_item *item)
 /* The first of a key's queue leaves it; the next one is ready. */
 static void pop_first(kvs_dist *dist, kvs_client_key *key)
 {
+    key->pushes += key->first->flow != KVS_FLOW_PULL && key->first->parts_sent > 0 ? 1 : 0;
     key->first = key->first->next;
     if (key->first == NULL) {
         key->last = NULL;
@@ -307,6 +319,15 @@ static bool add_again(outgoing *message)
     return true;
 }
 
+/* Must a push leave the credit to one of the other kind? Not to a push that stands behind a pull
+ * which has not been sent: that may wait for the server, and so for pushes. */
+static bool gives_way(const kvs_dist *dist, const kvs_item *item)
+{
+    kvs_flow other = item->flow == KVS_FLOW_PUSH ? KVS_FLOW_PUSHPULL : KVS_FLOW_PUSH;
+    const kvs_item_heap *ready = &dist->streams[other].ready;
+    return ready->count > 0 && is_of_earlier(ready->list[0], item);
+}
+
 static void add_new(outgoing *message)
 {
     kvs_dist_stream *stream = message->stream;
@@ -314,7 +335,7 @@ static void add_new(outgoing *message)
     kvs_item_heap *ready = &stream->ready;
     while (ready->count > 0 && kvs_flight_has_room(dist)) {
         kvs_item *item = ready->list[0];
-        if (!fits(message, item, item->parts_sent)) {
+        if (gives_way(dist, item) || !fits(message, item, item->parts_sent)) {
             return;
         }
         uint64_t sequence = kvs_flight_give(dist, item);
@@ -428,7 +449,8 @@ void kvs_dist_pump(kvs_dist *dist)
     if (dist->phase != KVS_DIST_UP || dist->leaving) {
         return;
     }
-    for (int flow = 0; flow < KVS_FLOW_COUNT; flow++) {
-        pump_stream(&dist->streams[flow]);
-    }
+    pump_stream(&dist->streams[KVS_FLOW_PULL]); /* pushes may stand behind its pulls */
+    pump_stream(&dist->streams[KVS_FLOW_PUSH]);
+    pump_stream(&dist->streams[KVS_FLOW_PUSHPULL]);
+    pump_stream(&dist->streams[KVS_FLOW_PUSH]); /* what has given way to the last */
 }

@@ -1,7 +1,8 @@
 /* The state of a store at a server, and what the parts of the dist client say to each other.
  *
  * A call becomes a request of one item a key. Items wait in their key's queue; the first of each
- * queue stands in the heap of its flow. When a part is sent it is given its sequence and an entry
+ * queue stands in the heap of its flow: a key's n-th push before any other's n+1-th, then by
+ * priority. When a part is sent it is given its sequence and an entry
  * in the window, which holds it until it is answered: what is not answered is sent again after a
  * reconnect.
  *

@@ -14,6 +14,7 @@ typedef struct kvs_client_key {
     uint64_t part_elements; /* 0: not told yet */
     struct kvs_item *first; /* dist: what waits to be sent, in order */
     struct kvs_item *last;
+    uint64_t pushes; /* dist: of which all that will be sent has been */
     float *residual; /* of a compression: what it has left out */
     uint64_t residual_elements;
     uint32_t name_bytes;

@@ -186,6 +186,57 @@ static void workers_that_push_in_opposite_orders_finish(void **state)
     assert_int_equal(kvs_test_server_close(server), 0);
 }
 
+/* Three rounds at once, the first workers' keys and the last ones' in opposite priorities. */
+static void *push_ahead(void *context)
+{
+    letters_worker *worker = context;
+    float *value = malloc(LETTER_ELEMENTS * sizeof(float));
+    float *got = calloc(LETTER_ELEMENTS, sizeof(float));
+    kv_array in = {value, KV_F32, 1, &(const uint64_t){LETTER_ELEMENTS}};
+    kv_array out = {got, KV_F32, 1, &(const uint64_t){LETTER_ELEMENTS}};
+    char name[2];
+    kv_key key;
+    fill(value, LETTER_ELEMENTS, worker->backwards ? 2 : 1);
+    for (int i = 0; i < 3 * LETTERS && worker->status == 0; i++) {
+        int letter = i % LETTERS;
+        int priority = worker->backwards ? letter : -letter;
+        letter_key(letter, name, &key);
+        worker->status = kv_push(worker->kv, &key, &in, NULL, 1, priority, KV_BORROW, NULL);
+    }
+    if (worker->status == 0) {
+        worker->status = kv_pull(worker->kv, &key, &out, NULL, 1, 0, NULL);
+    }
+    if (worker->status == 0) {
+        worker->status = kv_wait(worker->kv, KV_FOREVER);
+    }
+    worker->sum = got[LETTER_ELEMENTS - 1];
+    free(value);
+    free(got);
+    return NULL;
+}
+
+static void rounds_ahead_leave_the_credit_to_those_before_them(void **state)
+{
+    (void)state;
+    const char *arguments[] = {"--num-workers", "2", "--round-deadline", "20s", NULL};
+    kvs_test_server *server = kvs_test_server_open(program, arguments);
+    kv_options options;
+    kv_options_init(&options);
+    options.credit_bytes = 2 << 20;
+    letters_worker workers[2] = {{.backwards = false}, {.backwards = true}};
+    for (int i = 0; i < 2; i++) {
+        options.rank = i;
+        workers[i].kv = join(server, "dist_sync", &options);
+    }
+    on_both(workers, init_letters);
+    on_both(workers, push_ahead);
+    assert_float_equal(workers[0].sum, 3, 0);
+    assert_float_equal(workers[1].sum, 3, 0);
+    assert_int_equal(kv_close(workers[0].kv), 0);
+    assert_int_equal(kv_close(workers[1].kv), 0);
+    assert_int_equal(kvs_test_server_close(server), 0);
+}
+
 /* ------------------------------------------------------------------ many keys */
 
 static void a_list_of_many_small_keys_takes_few_frames(void **state)
@@ -394,6 +445,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(pull_after_own_push_sees_that_push_ten_thousand_times),
         cmocka_unit_test(pulls_that_are_not_waited_for_see_the_pushes_before_them),
         cmocka_unit_test(workers_that_push_in_opposite_orders_finish),
+        cmocka_unit_test(rounds_ahead_leave_the_credit_to_those_before_them),
         cmocka_unit_test(a_list_of_many_small_keys_takes_few_frames),
         cmocka_unit_test(values_of_any_size_come_back_whole),
         cmocka_unit_test(threads_that_share_a_store_do_not_disturb_each_other),

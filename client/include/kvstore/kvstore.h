@@ -141,8 +141,9 @@ KV_API void kv_view_free(kv_view *view); /* accepts NULL */
 
 /* One entry a key. values[i] has value_counts[i] arrays (device values), added left to right
  * before they are sent; value_counts NULL: one each. Values of all keys lie one after another in
- * `values`. A key that stands twice counts as one with more values. Higher priority goes first;
- * order within a key is kept. Returns once queued. `handle` may be NULL: kv_wait covers it. */
+ * `values`. A key that stands twice counts as one with more values. Higher priority goes first; but
+ * order within a key is kept, and what waits as a key's n-th push goes before another's n+1-th.
+ * Returns once queued. `handle` may be NULL: kv_wait covers it. */
 KV_API kv_status kv_push(kv_store *kv, const kv_key *keys, const kv_array *values,
                          const size_t *value_counts, size_t count, int priority, unsigned flags,
                          kv_handle **handle);

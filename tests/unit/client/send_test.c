@@ -90,6 +90,34 @@ static void priority_does_not_change_the_order_within_a_key(void **state)
     free_bench(bench);
 }
 
+/* The same, sent. */
+static const kvs_item *send_next(test_bench *bench, kvs_flow flow)
+{
+    kvs_item *item = bench->dist.streams[flow].ready.list[0];
+    item->parts_sent = 1;
+    kvs_item_unqueue(&bench->dist, item);
+    return item;
+}
+
+static void a_later_push_of_a_key_goes_after_the_first_of_all_others(void **state)
+{
+    (void)state;
+    test_bench *bench = make_bench();
+    const kvs_item *a = queue(bench, 0, "a", KVS_FLOW_PUSH, 9);
+    const kvs_item *later_a = queue(bench, 1, "a", KVS_FLOW_PUSH, 9);
+    const kvs_item *pull = queue(bench, 2, "a", KVS_FLOW_PULL, 0);
+    const kvs_item *b = queue(bench, 3, "b", KVS_FLOW_PUSH, 0);
+    const kvs_item *later_b = queue(bench, 4, "b", KVS_FLOW_PUSH, 20);
+    const kvs_item *c = queue(bench, 5, "c", KVS_FLOW_PUSH, 5);
+    assert_ptr_equal(send_next(bench, KVS_FLOW_PUSH), a);
+    assert_ptr_equal(send_next(bench, KVS_FLOW_PUSH), c);
+    assert_ptr_equal(send_next(bench, KVS_FLOW_PUSH), b);
+    assert_ptr_equal(send_next(bench, KVS_FLOW_PUSH), later_b);
+    assert_ptr_equal(send_next(bench, KVS_FLOW_PUSH), later_a);
+    assert_ptr_equal(send_next(bench, KVS_FLOW_PULL), pull);
+    free_bench(bench);
+}
+
 static void an_item_leaves_its_queue_from_any_place(void **state)
 {
     (void)state;
@@ -116,6 +144,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(higher_priority_goes_first_and_equal_ones_as_they_came),
         cmocka_unit_test(priority_does_not_change_the_order_within_a_key),
+        cmocka_unit_test(a_later_push_of_a_key_goes_after_the_first_of_all_others),
         cmocka_unit_test(an_item_leaves_its_queue_from_any_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

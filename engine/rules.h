@@ -163,14 +163,19 @@ typedef struct kvs_rule_scalars {
 #define KVS_UNUSED
 #endif
 
-/* How many state arrays a rule has; all start at zero. 0 for a number that is no rule. */
+/* How many state arrays a rule has; all start at zero. 0 for a number that is no rule. A switch, of
+ * which compilers make a table: a row_sparse value asks for every row. */
 KVS_HOST_DEVICE unsigned kvs_rule_states(int rule)
 {
-    unsigned states = 0;
-#define KVS_RULE_STATES(name, step, count) states = rule == KVS_RULE_##name ? (count) : states;
-    KVS_RULES(KVS_RULE_STATES)
+    switch (rule) {
+#define KVS_RULE_STATES(name, step, count)                                                         \
+    case KVS_RULE_##name:                                                                          \
+        return (count);
+        KVS_RULES(KVS_RULE_STATES)
 #undef KVS_RULE_STATES
-    return states;
+    default:
+        return 0;
+    }
 }
 
 /* How many states of one number a row a rule has beside those; they start at zero, too, and are

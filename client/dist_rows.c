@@ -177,7 +177,7 @@ kvs_status kvs_item_check_rows(const kvs_item *item, const kvs_part_header *head
 {
     uint64_t first = 0;
     uint64_t rows = 0;
-    KVS_TRY(kvs_row_list_find(item->rows->ids, item->rows->count, header, &first, &rows, problem));
+    KVS_TRY(kvs_row_list_find(item->rows, header, &first, &rows, problem));
     *out = (kvs_arrival){.element_offset = first * item->rows->row_elements,
                          .runs = rows,
                          .run_elements = item->rows->row_elements,

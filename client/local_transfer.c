@@ -59,7 +59,7 @@ static kvs_status check_rows(const kvs_local_channel *self, const kvs_part_heade
     const kvs_row_list *list = self->rows;
     uint64_t first = 0;
     uint64_t rows = 0;
-    KVS_TRY(kvs_row_list_find(list->ids, list->count, header, &first, &rows, problem));
+    KVS_TRY(kvs_row_list_find(list, header, &first, &rows, problem));
     *element_offset = first * list->row_elements;
     *elements = rows * list->row_elements;
     if (header->dtype != (kvs_dtype)self->group->outs[0]->dtype ||

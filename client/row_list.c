@@ -376,9 +376,18 @@ static uint64_t lower_bound(const uint64_t *ids, uint64_t count, uint64_t id)
     return low;
 }
 
-kvs_status kvs_row_list_find(const uint64_t *ids, uint64_t count, const kvs_part_header *header,
+kvs_status kvs_row_list_find(const kvs_row_list *list, const kvs_part_header *header,
                              uint64_t *first, uint64_t *rows, kvs_problem *problem)
 {
+    const uint64_t *ids = list->ids;
+    uint64_t count = list->count;
+    kvs_shape shape;
+    if (header->has_shape && kvs_part_header_shape(header, &shape) && shape.rank > 0 &&
+        shape.size[0] != list->rows) {
+        return kvs_problem_set(problem, KVS_INVALID_TENSOR,
+                               "the value has %" PRIu64 " rows, its out %" PRIu64, shape.size[0],
+                               list->rows);
+    }
     uint32_t at = 0;
     uint64_t found = 0;
     uint64_t place = 0;

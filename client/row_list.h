@@ -60,8 +60,9 @@ bool kvs_row_list_is_empty(const kvs_row_list *list, uint64_t part);
 /* Where its rows lie, in bytes. */
 size_t kvs_row_list_offset(const kvs_row_list *list, uint64_t part, size_t element_bytes);
 
-/* The place, among ids, of the rows that a part which has come brings. KVS_INTERNAL for others. */
-kvs_status kvs_row_list_find(const uint64_t *ids, uint64_t count, const kvs_part_header *header,
+/* The place, among ids, of the rows that a part which has come brings. KVS_INVALID_TENSOR when its
+ * value has more rows or less than the out, KVS_INTERNAL for rows that were not asked for. */
+kvs_status kvs_row_list_find(const kvs_row_list *list, const kvs_part_header *header,
                              uint64_t *first, uint64_t *rows, kvs_problem *problem) KVS_MUST_CHECK;
 
 #endif

@@ -93,6 +93,12 @@ class Examples:
             with self.refused("INVALID_TENSOR", words):
                 self.rows_of("w", ids)
 
+    def test_an_out_has_the_rows_of_its_key(self):
+        self.kv.init("w", RowSparse.from_dense(ONES))
+        for rows in (2, 4):
+            with self.refused("INVALID_TENSOR", f"has 3 rows, its out {rows}"):
+                self.rows_of("w", [1], (rows, 3))
+
     def test_there_is_no_pushpull_of_rows(self):
         self.kv.init("w", RowSparse.from_dense(ONES))
         with self.refused("INVALID_TENSOR", "row_sparse_pull"):

@@ -85,6 +85,25 @@ class Calls(case.Case):
         self.assert_array([0, 2], found[1][0].indices.asnumpy())
         self.assert_array([8, 9, 10, 11], found[1][0].asnumpy()[2])
 
+    def test_pushpull_of_rows_and_nested_ids(self):
+        def work(kv):
+            outs = [nd.sparse.zeros("row_sparse", SHAPE) for _ in range(5)] + [nd.zeros(SHAPE)]
+            kv.init(["v", "w"], [rows_of(numpy.ones(SHAPE)) for _ in range(2)])
+            kv.set_optimizer(mxnet.optimizer.SGD(learning_rate=0.5))
+            kv.pushpull("w", rows_of([[0] * 4, [0] * 4, [1] * 4]), out=outs[5])
+            kv.pushpull("v", rows_of([[1] * 4, [0] * 4, [0] * 4]), out=outs[4])  # left as it is
+            kv.row_sparse_pull(["v", "w"], out=[outs[:2], outs[2:4]],
+                               row_ids=[[nd.array([0]), nd.array([1, 2])],
+                                        [nd.array([2]), nd.array([2, 0])]])
+            return outs
+
+        with stores() as made:
+            found = [work(made[0]), work(made[1])]
+        for expected, array in zip(*found):
+            self.assert_array(expected.asnumpy(), array.asnumpy())
+        self.assert_array([[1], [1], [0.5]], found[1][5].asnumpy())
+        self.assert_array([[0.5], [0], [0]], found[1][0].asnumpy())
+
     def test_a_pull_of_all_rows(self):
         def work(kv):
             out = nd.sparse.zeros("row_sparse", SHAPE)

@@ -77,8 +77,10 @@ class Examples:
     def test_ids_of_nested_lists(self):
         self.kv.init(["v", "w"], [RowSparse.from_dense(ONES)] * 2)
         self.assert_array([0, 1, 2], self.rows_of("w", [[0, 1], [1, 2]]).indices)
+        with self.refused("INVALID_TENSOR"):
+            self.rows_of("w", [[0, 1], [1]])
         outs = [[RowSparse.zeros(SHAPE) for _ in range(2)] for _ in range(2)]
-        ids = [[numpy.array([0]), numpy.array([1])], [[2], [0, 1]]]
+        ids = [[[2], [0, 1]], (numpy.array([0]), numpy.array([1]))]
         self.kv.row_sparse_pull(["v", "w"], outs, row_ids=ids)
         for these, those in zip(outs, ids):
             for out, expected in zip(these, those):
@@ -98,6 +100,10 @@ class Examples:
         for rows in (2, 4):
             with self.refused("INVALID_TENSOR", f"has 3 rows, its out {rows}"):
                 self.rows_of("w", [1], (rows, 3))
+
+    def test_a_dense_out_takes_no_rows(self):
+        with self.refused("INVALID_FIELD", "to a RowSparse, not to ndarray"):
+            self.kv.row_sparse_pull("w", numpy.zeros(SHAPE, "float32"), [0])
 
     def test_there_is_no_pushpull_of_rows(self):
         self.kv.init("w", RowSparse.from_dense(ONES))

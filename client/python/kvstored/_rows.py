@@ -62,7 +62,10 @@ class RowSparse:
 
 def _read_ids(given: Any) -> Numbers:
     """Whole numbers of a dtype that the library reads; it checks their range."""
-    ids: Numbers = numpy.asarray(given)
+    try:
+        ids: Numbers = numpy.asarray(given)
+    except ValueError:
+        raise tensor_error("row ids are lists of several lengths", "Pass integers.") from None
     if ids.size == 0:
         ids = ids.astype("int64")
     if ids.dtype.kind == "f":  # as they come from arrays of MXNet, whose default is float32
@@ -86,9 +89,13 @@ def has_rows(given: Any) -> bool:
     return isinstance(given, RowSparse)
 
 
+def _is_list(ids: Any) -> bool:
+    return isinstance(ids, (list, tuple)) or numpy.ndim(ids) > 0
+
+
 def _lists_of_ids(row_ids: Any, counts: Any) -> list[Any]:
     """One entry for all outs or one each, of keys that have `counts` outs."""
-    if not isinstance(row_ids, (list, tuple)) or not any(numpy.ndim(ids) > 0 for ids in row_ids):
+    if not isinstance(row_ids, (list, tuple)) or not any(_is_list(ids) for ids in row_ids):
         return [row_ids]  # an array, or a list of numbers
     if sum(counts) == 1 and len(row_ids) > 1:
         return [row_ids]  # an array of two dimensions, as lists
@@ -96,7 +103,7 @@ def _lists_of_ids(row_ids: Any, counts: Any) -> list[Any]:
         return list(row_ids)
     flat = []
     for ids, count in zip(row_ids, counts):
-        many = isinstance(ids, (list, tuple)) and any(numpy.ndim(entry) > 0 for entry in ids)
+        many = isinstance(ids, (list, tuple)) and any(_is_list(entry) for entry in ids)
         if many and len(ids) != count:
             raise field_error(f"a key has {count} outs, but {len(ids)} lists of row ids")
         flat += list(ids) if many else [ids]
@@ -115,7 +122,9 @@ class PackedRows:
         self.sparse: list[RowSparse] = [entry for entries in lists for entry in entries]
         for entry in self.sparse:
             if not isinstance(entry, RowSparse):
-                raise field_error(f"of one call, each {what} is a RowSparse or none is")
+                raise field_error(f"of one call, each {what} is a RowSparse or none is"
+                                  if has_rows(given) else
+                                  f"rows go to a RowSparse, not to {type(entry).__name__}")
         self.rows = (_library.RowSparse * len(self.sparse))()
         self.keep: list[Any] = []
         self.outs: list[tuple[Numbers, Numbers]] = []  # ids and rows as they arrive

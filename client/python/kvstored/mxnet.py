@@ -24,7 +24,7 @@ from mxnet.ndarray.sparse import RowSparseNDArray
 
 from . import lr_scheduler as schedules
 from . import optimizer as optimizers
-from ._rows import RowSparse
+from ._rows import RowSparse, has_rows
 from ._store import KVStore, create as create_store
 
 
@@ -86,8 +86,13 @@ class KVStored(MXKVStore):
     def pushpull(self, key: Any, value: Any, out: Any = None, priority: int = 0) -> None:
         self._tell()
         target = value if out is None else out
+        values = self._values(key, value)
+        if has_rows(values):  # MXNet's is a push and a pull, which passes over outs of rows
+            self.kv.push(key, values, priority)
+            self.pull(key, target, priority)
+            return
         outs = self._places(key, target)
-        self.kv.pushpull(key, self._values(key, value), outs, priority)
+        self.kv.pushpull(key, values, outs, priority)
         _write(outs, target)
 
     def broadcast(self, key: Any, value: Any, out: Any, priority: int = 0) -> None:

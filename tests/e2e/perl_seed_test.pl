@@ -396,6 +396,12 @@ run(
         $kv->init(3, value(2));
         is(reason_of(sub { $kv->init(3, value(2)) }), 'KEY_EXISTS', 'refused');
     },
+    'a priority has its name' => sub {
+        my ($kv) = @_;
+        $kv->init(3, value(2));
+        ok(!eval { $kv->push(3, value(1), -1); 1 }, 'refused');
+        like($@, qr/INVALID_FIELD.* by name: priority => /, 'and told');
+    },
 );
 
 $type = 'device';

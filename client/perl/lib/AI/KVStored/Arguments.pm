@@ -20,7 +20,11 @@ our @EXPORT_OK = qw(group have_rows named pack_arrays pack_counts pack_keys pack
 sub named
 {
     my ($call, $known, @rest) = @_;
-    unshift @rest, 'out' if @rest % 2;
+    if (@rest % 2) {
+        AI::KVStored::Error->invalid("$call takes its options by name: $known->[0] => ...")
+            if !grep { $_ eq 'out' } @$known;
+        unshift @rest, 'out';
+    }
     my %given = @rest;
     for my $name (sort keys %given) {
         AI::KVStored::Error->invalid("$call has no argument $name")

@@ -194,10 +194,15 @@ void kvs_pull_take_answer(kvs_session *session, kvs_op *op, uint64_t now_ns)
     if (parent == NULL) { /* the value of a repeated push */
         if (op->status == KVS_OK) {
             kvs_session_give_value(session, op);
+            kvs_session_ack(session, channel, op->sequence, true);
+        } else { /* an ack without the value would pass for both */
+            kvs_problem problem;
+            kvs_op_explain(op, &problem);
+            kvs_session_refuse(session, channel, op->sequence, op->key->name, op->key->name_bytes,
+                               &problem);
         }
         kvs_buffer_unref(op->value);
         op->value = NULL;
-        kvs_session_ack(session, channel, op->sequence, true);
         kvs_session_free_op(session, op);
         return;
     }

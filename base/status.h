@@ -31,8 +31,8 @@ extern "C" {
     X(STORE_NOT_FOUND, 5, 404, "No such store", "Create it with POST /v1/stores.")                 \
     X(WORKER_NOT_FOUND, 5, 404, "No such worker", "List them with GET /v1/workers.")               \
     X(ROUTE_NOT_FOUND, 5, 404, "No such route", "See GET /openapi.yaml.")                          \
-    X(KEY_EXISTS, 6, 409, "The key exists with another shape or dtype",                            \
-      "Use another key, or the same shape and dtype.")                                             \
+    X(KEY_EXISTS, 6, 409, "The key exists",                                                        \
+      "Use another key; at a server an equal init is taken as done.")                              \
     X(STORE_EXISTS, 6, 409, "The store exists with other settings",                                \
       "Use another name, or delete the store first.")                                              \
     X(RANK_TAKEN, 6, 409, "The rank is held by a live worker",                                     \

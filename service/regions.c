@@ -20,6 +20,7 @@
 /* A request names a store and a session. */
 #define MESSAGE_BYTES_MAX 1024u
 #define PAGE_BYTES 4096u
+#define EXHAUSTED_PAUSE_US 20000
 
 struct kvs_region {
     kvs_regions *regions;
@@ -320,6 +321,9 @@ static void accept_one(kvs_regions *regions)
     int fd = accept4(regions->listening_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     uint32_t place = 0;
     if (fd < 0) {
+        if (errno != EAGAIN) { /* no descriptor is left, and the peer waits on */
+            (void)usleep(EXHAUSTED_PAUSE_US);
+        }
         return;
     }
     while (place < CONNECTIONS_MAX && regions->connections[place] >= 0) {

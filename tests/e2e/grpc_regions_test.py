@@ -8,6 +8,7 @@ import pathlib
 import queue
 import random
 import re
+import resource
 import signal
 import socket
 import tempfile
@@ -74,6 +75,11 @@ def count_maps(server):
 
 def count_descriptors(server):
     return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Shared(Case):
@@ -297,6 +303,20 @@ class Regions(Shared):
             link.close()
         self.wait_for(lambda: (count_descriptors(self.server), count_maps(self.server)) == base)
         self.link.make(60 * MIB)
+
+    def test_without_descriptors_it_waits_and_does_not_spin(self):
+        pid = self.server.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (count_descriptors(self.server), limits[1]))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waiting:
+            waiting.connect(self.path + ".shm")
+            before = cpu_seconds(pid)
+            time.sleep(1)
+            self.assertLess(cpu_seconds(pid) - before, 0.3)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+            link = Link(self.path, self.worker)
+            self.addCleanup(link.close)
+            link.make(4096)
 
     def test_a_worker_that_is_killed_leaves_nothing(self):
         maps = count_maps(self.server)

@@ -23,7 +23,9 @@ static size_t class_bytes(uint32_t size_class)
 
 static void free_block(kvs_block *block)
 {
-    if (!block->shared) {
+    if (block->shared) {
+        kvs_shared_free(block->pool->shared, block->data, class_bytes(block->size_class));
+    } else {
         free(block->data);
     }
     free(block);
@@ -41,7 +43,7 @@ void kvs_block_pool_deinit(kvs_block_pool *pool)
     (void)pthread_mutex_destroy(&pool->mutex);
 }
 
-static kvs_block *take_free(kvs_block_pool *pool, uint32_t size_class)
+static kvs_block *take_kept(kvs_block_pool *pool, uint32_t size_class)
 {
     (void)pthread_mutex_lock(&pool->mutex);
     kvs_block *block = pool->free[size_class];
@@ -51,6 +53,25 @@ static kvs_block *take_free(kvs_block_pool *pool, uint32_t size_class)
     }
     (void)pthread_mutex_unlock(&pool->mutex);
     return block;
+}
+
+/* Shared with a server that knows it no more, as it is another one now or another session. */
+static bool is_forgotten(const kvs_block *block)
+{
+    uint64_t region;
+    uint64_t offset;
+    return block->shared && !kvs_shared_find(block->pool->shared, block->data, 1, &region, &offset);
+}
+
+static kvs_block *take_free(kvs_block_pool *pool, uint32_t size_class)
+{
+    for (;;) {
+        kvs_block *block = take_kept(pool, size_class);
+        if (block == NULL || !is_forgotten(block)) {
+            return block;
+        }
+        free_block(block);
+    }
 }
 
 static bool alloc_data(kvs_block *block, size_t size)

@@ -24,7 +24,7 @@ typedef struct kvs_block {
     _Atomic uint32_t references;
     uint32_t size_class;
     bool borrowed;
-    bool shared;   /* with the server: kept by the pool until the end */
+    bool shared;   /* with the server: kept by the pool while that knows it */
     uint8_t *data; /* 64-byte aligned unless borrowed */
 } kvs_block;
 

@@ -26,6 +26,7 @@
 typedef struct arena {
     kvs_region_map map;
     size_t used;
+    size_t given;    /* pieces that are out */
     uint64_t number; /* 0: the server knows it no more */
 } arena;
 
@@ -36,7 +37,7 @@ typedef struct source {
     int fd;
 } source;
 
-/* Given back, to be given out again as it is. */
+/* Given back to an arena that the server knows, to be given out again as it is. */
 typedef struct chunk {
     uint8_t *data;
     size_t bytes;
@@ -88,6 +89,17 @@ kvs_shared *kvs_shared_open(const char *address, const char *store)
     return shared;
 }
 
+/* Those that the server knows no more, once nothing of them is out: they would keep their pages. */
+static void drop_arenas(kvs_shared *shared)
+{
+    for (size_t i = shared->count; i-- > 0;) {
+        if (shared->arenas[i].number == 0 && shared->arenas[i].given == 0) {
+            kvs_region_unmap(&shared->arenas[i].map);
+            shared->arenas[i] = shared->arenas[--shared->count];
+        }
+    }
+}
+
 static void hang_up(kvs_shared *shared)
 {
     if (shared->socket >= 0) {
@@ -97,6 +109,8 @@ static void hang_up(kvs_shared *shared)
     for (size_t i = 0; i < shared->count; i++) {
         shared->arenas[i].number = 0;
     }
+    shared->chunk_count = 0;
+    drop_arenas(shared);
     for (size_t i = 0; i < shared->source_count; i++) {
         kvs_region_unmap(&shared->sources[i].map);
         (void)close(shared->sources[i].fd);
@@ -336,14 +350,14 @@ bool kvs_shared_works(kvs_shared *shared)
 
 /* ------------------------------------------------------------------ giving it out */
 
-/* NULL: it lies in none that the server knows. */
-static const arena *arena_of(const kvs_shared *shared, const uint8_t *at, uint64_t bytes)
+/* NULL: it lies in none. */
+static arena *arena_of(kvs_shared *shared, const uint8_t *at, uint64_t bytes)
 {
     uintptr_t place = (uintptr_t)at;
     for (size_t i = 0; i < shared->count; i++) {
-        const arena *one = &shared->arenas[i];
+        arena *one = &shared->arenas[i];
         uintptr_t begin = (uintptr_t)one->map.data;
-        if (one->number != 0 && place >= begin && place - begin <= one->map.bytes &&
+        if (place >= begin && place - begin <= one->map.bytes &&
             bytes <= one->map.bytes - (place - begin)) {
             return one;
         }
@@ -358,7 +372,6 @@ static uint8_t *take_chunk(kvs_shared *shared, size_t bytes)
     for (size_t i = 0; i < shared->chunk_count; i++) {
         size_t has = shared->chunks[i].bytes;
         if (has >= bytes && has - bytes <= bytes / 4 &&
-            arena_of(shared, shared->chunks[i].data, has) != NULL &&
             (best == shared->chunk_count || has < shared->chunks[best].bytes)) {
             best = i;
         }
@@ -368,6 +381,7 @@ static uint8_t *take_chunk(kvs_shared *shared, size_t bytes)
     }
     uint8_t *data = shared->chunks[best].data;
     shared->chunks[best] = shared->chunks[--shared->chunk_count];
+    arena_of(shared, data, bytes)->given++;
     return data;
 }
 
@@ -389,6 +403,7 @@ static uint8_t *take_fresh(kvs_shared *shared, size_t bytes)
         return NULL;
     }
     from->used += bytes;
+    from->given++;
     return from->map.data + from->used - bytes;
 }
 
@@ -411,19 +426,29 @@ uint8_t *kvs_shared_alloc(kvs_shared *shared, size_t bytes)
     return out;
 }
 
-void kvs_shared_free(kvs_shared *shared, uint8_t *memory, size_t bytes)
+static void keep_chunk(kvs_shared *shared, uint8_t *memory, size_t bytes)
 {
-    (void)pthread_mutex_lock(&shared->mutex);
     if (shared->chunk_count == shared->chunk_room) {
         size_t room = shared->chunk_room == 0 ? 16 : 2 * shared->chunk_room;
         chunk *chunks = realloc(shared->chunks, room * sizeof *chunks);
-        if (chunks != NULL) {
-            shared->chunks = chunks;
-            shared->chunk_room = room;
+        if (chunks == NULL) {
+            return; /* it is lost until the session's end */
         }
+        shared->chunks = chunks;
+        shared->chunk_room = room;
     }
-    if (shared->chunk_count < shared->chunk_room) { /* else it is lost until the end */
-        shared->chunks[shared->chunk_count++] = (chunk){memory, aligned(bytes)};
+    shared->chunks[shared->chunk_count++] = (chunk){memory, bytes};
+}
+
+void kvs_shared_free(kvs_shared *shared, uint8_t *memory, size_t bytes)
+{
+    (void)pthread_mutex_lock(&shared->mutex);
+    arena *from = arena_of(shared, memory, bytes);
+    from->given--;
+    if (from->number != 0) {
+        keep_chunk(shared, memory, aligned(bytes));
+    } else {
+        drop_arenas(shared);
     }
     (void)pthread_mutex_unlock(&shared->mutex);
 }
@@ -436,10 +461,11 @@ bool kvs_shared_find(kvs_shared *shared, const uint8_t *at, uint64_t bytes, uint
     }
     (void)pthread_mutex_lock(&shared->mutex);
     const arena *one = arena_of(shared, at, bytes);
-    if (one != NULL) {
+    bool known = one != NULL && one->number != 0;
+    if (known) {
         *region = one->number;
         *offset = (uint64_t)(at - one->map.data);
     }
     (void)pthread_mutex_unlock(&shared->mutex);
-    return one != NULL;
+    return known;
 }

@@ -77,6 +77,20 @@ static void check_value(kv_store *kv, float first)
     free(out);
 }
 
+/* Of this process. */
+static int mapped_regions(void)
+{
+    char line[512];
+    int found = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps) != NULL) {
+        found += strstr(line, "kvstored-region") != NULL ? 1 : 0;
+    }
+    (void)fclose(maps);
+    return found;
+}
+
 static void init_large(kv_store *kv)
 {
     kv_key key = {.name = "w"};
@@ -261,10 +275,13 @@ static void a_server_that_comes_again_shares_again(void **state)
     kv_key key = {.name = "w"};
     void *old;
     void *new;
+    float *own = malloc(LARGE * sizeof *own);
     init_large(kv);
     ok(kv, kv_alloc(kv, LARGE * sizeof(float), &old));
     fill(old, 7);
     push_large(kv, old, KV_BORROW);
+    fill(own, 9);
+    push_large(kv, own, 0); /* its copy's memory is kept for the next */
     kvs_test_server_kill(server);
     kvs_test_server_restart(server);
     kv_array value = array_of(old);
@@ -281,8 +298,15 @@ static void a_server_that_comes_again_shares_again(void **state)
     push_large(kv, new, KV_BORROW);
     check_value(kv, 8);
     assert_int_equal(count(kv).bytes_shared - before.bytes_shared, LARGE * sizeof(float));
-    kv_dealloc(old);
+    before = count(kv);
+    push_large(kv, own, 0);
+    check_value(kv, 9);
+    assert_int_equal(count(kv).bytes_shared - before.bytes_shared, LARGE * sizeof(float));
+    int mapped = mapped_regions();
+    kv_dealloc(old); /* the last of what the server before has given */
+    assert_int_equal(mapped_regions(), mapped - 1);
     kv_dealloc(new);
+    free(own);
     assert_int_equal(kv_close(kv), 0);
     assert_int_equal(kvs_test_server_close(server), 0);
 }

@@ -79,10 +79,10 @@ uint64_t kvs_rpc_started(const kvs_rpc *rpc);
  * now); the core is then not torn down, since somebody still holds it. */
 bool kvs_rpc_close(kvs_rpc *rpc, uint64_t deadline_ns);
 
-/* "29.0.0": of the C core. */
 /* Events that its threads have served: grows while they are well. */
 uint64_t kvs_rpc_served(const kvs_rpc *rpc);
 
+/* "29.0.0": of the C core. */
 const char *kvs_rpc_core_version(void);
 
 /* ------------------------------------------------------------------ a call */
